@@ -1,0 +1,1 @@
+"""Transforms that bring text into one form."""
