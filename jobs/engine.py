@@ -1,0 +1,154 @@
+"""Engines: each one is a loop over parts that knows nothing of text.
+
+A part is a small picklable description; `task(part)` reads it, writes its files and marks it as done, so an engine
+only decides where and when a task runs. What a task returns is dropped: results are on storage, never on the driver.
+"""
+
+import contextlib
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from gristmill.udfs.errors import EngineError, GristmillError
+
+Task = Callable[[Any], None]
+console = Console(stderr=True)
+
+
+def run(engine: str, task: Task, parts: Sequence[Any], title: str, done: Callable[[], int]) -> None:
+    """Run task(part) for each part. `done()` says how many are finished on storage, for the progress bar."""
+    if not parts:
+        return
+    with _progress(title, len(parts), done):
+        ENGINES[engine](task, parts)
+
+
+def parallelism(engine: str) -> int:
+    """How many tasks run at a time."""
+    if engine == "spark":
+        return int(spark_session().sparkContext.defaultParallelism)
+    if engine == "ray":
+        return int(_ray().cluster_resources().get("CPU", 1))
+    return 1
+
+
+@contextlib.contextmanager
+def _progress(title: str, total: int, done: Callable[[], int]) -> Iterator[None]:
+    columns = (TextColumn("{task.description:<8}"), BarColumn(), MofNCompleteColumn(), TextColumn("parts"), TimeElapsedColumn(),
+               TextColumn("left"), TimeRemainingColumn())
+    stop = threading.Event()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(title, total=total)
+        start = done() if console.is_terminal else 0
+
+        def watch() -> None:
+            while not stop.wait(0.5):
+                with contextlib.suppress(OSError):
+                    bar.update(task, completed=done() - start)
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        if console.is_terminal:
+            watcher.start()
+        try:
+            yield
+        finally:
+            stop.set()
+
+
+def run_local(task: Task, parts: Sequence[Any]) -> None:
+    """The reference: one part after the other, in this process."""
+    for part in parts:
+        task(part)
+
+
+def spark_session() -> Any:
+    """The running Spark session, or one on the master that spark-submit gave, or on every core of this machine."""
+    try:
+        from pyspark.sql import SparkSession
+    except ImportError:
+        raise EngineError("Spark is not installed: pip install 'gristmill[spark]', or use --engine local") from None
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    builder = SparkSession.builder.appName("gristmill").config("spark.ui.showConsoleProgress", "false")
+    if "SPARK_MASTER" not in os.environ and "MASTER" not in os.environ and not _submitted():
+        os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+        builder = builder.master("local[*]").config("spark.driver.bindAddress", "127.0.0.1")
+    try:
+        session = builder.getOrCreate()
+    except Exception as error:   # PySpark wraps a missing JVM in several types
+        raise EngineError(f"Spark could not start: {str(error).splitlines()[0]}. Java 17 or 21 is needed (scripts/setup finds one)") from error
+    session.sparkContext.setLogLevel("ERROR")
+    return session
+
+
+def _submitted() -> bool:
+    """Whether spark-submit, a pod or an existing session has already said where to run."""
+    from pyspark import SparkContext
+
+    arguments = os.environ.get("PYSPARK_SUBMIT_ARGS", "")
+    return "--master" in arguments or "PYSPARK_GATEWAY_PORT" in os.environ or SparkContext._active_spark_context is not None
+
+
+def run_spark(task: Task, parts: Sequence[Any]) -> None:
+    """One Spark task a part. The partition holds only the part's number: text never crosses between the JVM and Python."""
+    import pyarrow as pa
+
+    def loop(batches: Any) -> Any:
+        for batch in batches:
+            for n in batch.column(0).to_pylist():
+                task(parts[n])
+            yield pa.RecordBatch.from_arrays([batch.column(0)], ["part"])
+
+    session = spark_session()
+    frame = session.range(0, len(parts), 1, len(parts)).withColumnRenamed("id", "part")
+    try:
+        frame.mapInArrow(loop, "part long").write.format("noop").mode("overwrite").save()
+    except Exception as error:
+        raise _cause(error) from error
+
+
+def _ray() -> Any:
+    try:
+        import ray
+    except ImportError:
+        raise EngineError("Ray is not installed: pip install 'gristmill[ray]', or use --engine spark or local") from None
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled" if "RAY_ADDRESS" not in os.environ else "token")
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False, include_dashboard=False)
+    return ray
+
+
+def run_ray(task: Task, parts: Sequence[Any]) -> None:
+    """One Ray task a part, at most four times as many in flight as there are CPUs."""
+    ray = _ray()
+    remote, limit, flying = ray.remote(max_retries=3)(task), 4 * parallelism("ray"), []
+    try:
+        for part in parts:
+            flying.append(remote.remote(part))
+            if len(flying) >= limit:
+                ready, flying = ray.wait(flying, num_returns=1)
+                ray.get(ready)
+        ray.get(flying)
+    except Exception as error:
+        raise _cause(error) from error
+
+
+def _cause(error: Exception) -> GristmillError:
+    """Gristmill's own error out of an engine's stack trace, or an EngineError with the last line that says something."""
+    from gristmill.udfs import errors
+
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    for line in reversed(lines):
+        name, _, message = line.partition(": ")
+        kind = getattr(errors, name.rpartition(".")[2], None)
+        if isinstance(kind, type) and issubclass(kind, GristmillError) and message:
+            return kind(message)
+    python = [line for line in lines if ": " in line and line.split(":")[0].replace(".", "").isidentifier()]
+    return EngineError(f"a task failed: {(python or lines or [repr(error)])[-1]}")
+
+
+ENGINES: dict[str, Callable[[Task, Sequence[Any]], None]] = {"local": run_local, "spark": run_spark, "ray": run_ray}

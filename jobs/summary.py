@@ -1,0 +1,147 @@
+"""What is counted while documents pass: sums that can be added in any order, so that tasks and engines do not matter."""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+SMALL = 200            # bins of a ratio from 0 to 1; other values have 16 bins a doubling of 1 + value
+MODULUS = 1 << 128
+LABELS = 200           # distinct values of a text score that are counted, the rest goes to "(other)"
+
+
+def empty() -> dict[str, Any]:
+    return {"rows": 0, "kept": 0, "dropped": 0, "errors": 0, "bytes": 0, "tokens": 0, "kept_bytes": 0, "kept_tokens": 0, "digest": "0" * 32,
+            "rules": {}, "only": {}, "seconds": {}, "scores": {}}
+
+
+def digest(ids: pa.Array | pa.ChunkedArray, texts: pa.Array | pa.ChunkedArray, whys: pa.Array | pa.ChunkedArray) -> int:
+    """Order-free digest of documents: the sum, modulo 2^128, of BLAKE2b over each one's id, text and the rules it failed."""
+    total = 0
+    identifiers, contents = pc.cast(ids, pa.binary()).to_pylist(), pc.cast(texts, pa.binary()).to_pylist()
+    for identifier, text, why in zip(identifiers, contents, whys.to_pylist(), strict=True):
+        one = hashlib.blake2b(identifier or b"", digest_size=16)
+        one.update(b"\0null" if text is None else b"\0text")
+        one.update(text or b"")
+        for entry in why or ():
+            one.update(b"\0" + entry["rule"].encode())
+        total += int.from_bytes(one.digest(), "big")
+    return total % MODULUS
+
+
+def bin_of(values: np.ndarray, unit: str) -> np.ndarray:
+    """int64[n]: the histogram bin of each value; see edge_of."""
+    if unit == "ratio":
+        return np.floor(np.clip(values, 0, 1) * SMALL + 1e-9).astype(np.int64)
+    return np.floor(16 * np.log2(1 + np.clip(values, 0, None)) + 1e-9).astype(np.int64)
+
+
+def edge_of(bin_: int, unit: str) -> float:
+    """The least value in a bin."""
+    return bin_ / SMALL if unit == "ratio" else float(2 ** (bin_ / 16) - 1)
+
+
+def of_result(table: pa.Table, kept: np.ndarray, units: Mapping[str, str], languages: np.ndarray) -> dict[str, Any]:
+    """The summary of one stage's batch. `units` names the score columns, `languages` object[n] each document's group."""
+    found = empty()
+    text, rules, only = table["text"], Counter[str](), Counter[str]()
+    sizes = pc.fill_null(pc.binary_length(text), 0).to_numpy()
+    tokens = token_estimates(table)
+    for why in table["why"].filter(pa.array(~kept)).to_pylist():
+        names = [entry["rule"] for entry in why]
+        rules.update(set(names))
+        if len(names) == 1:
+            only[names[0]] += 1
+    found.update(
+        rows=len(table), kept=int(kept.sum()), dropped=int((~kept).sum()), rules=dict(rules), only=dict(only),
+        errors=sum(count for rule, count in rules.items() if rule.startswith("error:")),
+        bytes=int(sizes.sum()), kept_bytes=int(sizes[kept].sum()), tokens=int(tokens.sum()), kept_tokens=int(tokens[kept].sum()),
+        digest=f"{digest(table['id'], text, table['why']):032x}",
+    )
+    for name, unit in units.items():
+        found["scores"][name] = _distribution(table[name], unit, languages)
+    return found
+
+
+def token_estimates(table: pa.Table) -> np.ndarray:
+    """int64[n]: the recipe's own token_estimate where it made one, else a token for each 4 bytes, which is near for zh and en alike."""
+    if "token_estimate" in table.column_names:
+        return pc.fill_null(table["token_estimate"], 0).to_numpy()
+    return pc.fill_null(pc.binary_length(table["text"]), 0).to_numpy() // 4
+
+
+def _distribution(column: pa.ChunkedArray, unit: str, languages: np.ndarray) -> dict[str, Any]:
+    """{language: {"n", "sum", "nulls", "bins" | "labels"}} of one score."""
+    out: dict[str, Any] = {}
+    valid = column.is_valid().to_numpy()
+    text = pa.types.is_string(column.type)
+    for language in dict.fromkeys(languages):
+        mine = languages == language
+        part: dict[str, Any] = {"n": int((mine & valid).sum()), "nulls": int((mine & ~valid).sum())}
+        chosen = column.filter(pa.array(mine & valid))
+        if text:
+            part["labels"] = dict(Counter(chosen.to_pylist()).most_common(LABELS))
+        else:
+            values = chosen.to_numpy().astype(np.float64)
+            bins, counts = np.unique(bin_of(values, unit), return_counts=True)
+            part["sum"], part["bins"] = float(values.sum()), {str(b): int(c) for b, c in zip(bins, counts, strict=True)}
+        out[str(language)] = part
+    return out
+
+
+def add(total: dict[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Add one summary to another, in place."""
+    for key in ("rows", "kept", "dropped", "errors", "bytes", "tokens", "kept_bytes", "kept_tokens"):
+        total[key] += other[key]
+    total["digest"] = f"{(int(total['digest'], 16) + int(other['digest'], 16)) % MODULUS:032x}"
+    for key in ("rules", "only", "seconds"):
+        for name, value in other[key].items():
+            total[key][name] = total[key].get(name, 0) + value
+    for name, languages in other["scores"].items():
+        mine = total["scores"].setdefault(name, {})
+        for language, part in languages.items():
+            _add_part(mine.setdefault(language, {"n": 0, "nulls": 0}), part)
+    return total
+
+
+def _add_part(mine: dict[str, Any], part: Mapping[str, Any]) -> None:
+    for key in ("n", "nulls", "sum"):
+        if key in part:
+            mine[key] = mine.get(key, 0) + part[key]
+    for key in ("bins", "labels"):
+        if key in part:
+            counts = Counter(mine.get(key, {}))
+            counts.update(part[key])
+            if len(counts) > LABELS and key == "labels":
+                rest = sum(count for _, count in counts.most_common()[LABELS:])
+                counts = Counter(dict(counts.most_common(LABELS)))
+                counts["(other)"] += rest
+            mine[key] = dict(counts)
+
+
+def total(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    out = empty()
+    for part in parts:
+        add(out, part)
+    return out
+
+
+def quantile(part: Mapping[str, Any], share: float, unit: str) -> float | None:
+    """The value below which this share of a distribution lies, to the width of a bin; None where it is empty."""
+    bins = sorted((int(bin_), count) for bin_, count in part.get("bins", {}).items())
+    wanted, seen = share * sum(count for _, count in bins), 0
+    for bin_, count in bins:
+        seen += count
+        if seen >= wanted:
+            return edge_of(bin_, unit)
+    return None
+
+
+def rule_name(rule: str) -> str:
+    """The column that a rule's text is about."""
+    return re.split(r"\s|:", rule, maxsplit=1)[0]
