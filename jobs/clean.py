@@ -85,6 +85,8 @@ def run(settings: recipe.Recipe, engine_name: str = "spark", overwrite: bool = F
 
 
 if __name__ == "__main__":
+    import sys
+
     from gristmill.jobs.cli import main
 
-    main(["clean"])
+    main(["clean", *sys.argv[1:]])

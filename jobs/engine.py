@@ -80,7 +80,8 @@ def spark_session() -> Any:
     try:
         session = builder.getOrCreate()
     except Exception as error:   # PySpark wraps a missing JVM in several types
-        raise EngineError(f"Spark could not start: {str(error).splitlines()[0]}. Java 17 or 21 is needed (scripts/setup finds one)") from error
+        first = str(error).splitlines()[0]
+        raise EngineError(f"Spark could not start: {first}. Java 17 or 21 is needed (scripts/setup finds one)") from error
     session.sparkContext.setLogLevel("ERROR")
     return session
 
@@ -108,7 +109,7 @@ def run_spark(task: Task, parts: Sequence[Any]) -> None:
     try:
         frame.mapInArrow(loop, "part long").write.format("noop").mode("overwrite").save()
     except Exception as error:
-        raise _cause(error) from error
+        raise cause(error) from error
 
 
 def _ray() -> Any:
@@ -134,10 +135,10 @@ def run_ray(task: Task, parts: Sequence[Any]) -> None:
                 ray.get(ready)
         ray.get(flying)
     except Exception as error:
-        raise _cause(error) from error
+        raise cause(error) from error
 
 
-def _cause(error: Exception) -> GristmillError:
+def cause(error: Exception) -> GristmillError:
     """Gristmill's own error out of an engine's stack trace, or an EngineError with the last line that says something."""
     from gristmill.udfs import errors
 

@@ -56,7 +56,8 @@ def open_folder(folder: str, stage: str, identity: Mapping[str, Any], overwrite:
             raise OutputError(f"{folder}: is not empty and not the output of a gristmill job; choose another workdir, or empty it")
         if old["fingerprint"] != mark:
             changed = _difference(old["identity"], dict(identity))
-            raise OutputError(f"{folder}: holds the output of another recipe or version ({changed}); choose another workdir, or add --overwrite")
+            message = f"{folder}: holds the output of another recipe or version ({changed})"
+            raise OutputError(f"{message}; choose another workdir, or add --overwrite to replace it")
         if "passport.json" in inside:
             return dict(storage.read_json(storage.join(folder, "passport.json")))
     else:

@@ -285,7 +285,8 @@ def _rule(line: Any, language: str | None, made: Mapping[str, Any], later: list[
     column, comparison, text = match.groups()
     if column not in made:
         behind = any(column in (item if isinstance(item, dict) else {item: 0}) for item in later)
-        hint = " It stands below this keep; move it up." if behind else nearest(column, made) if made else " No step before it makes a score."
+        hint = nearest(column, made) if made else " No step before it makes a score."
+        hint = " It stands below this keep; move it up." if behind else hint
         return f"{place}: '{line}' needs a score that no earlier step made.{hint}"
     value: float | str = text.strip("'\"")
     if made[column] is None or not pa.types.is_string(made[column]):

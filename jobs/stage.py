@@ -43,7 +43,7 @@ class Stage:
         made = self.columns()
         clash = next((name for name in [*made, "why"] if name in source.names), None)
         if clash is not None:
-            raise InputError(f"the data has a column '{clash}' already; give the score another name with `as:` (`{clash}: {{as: my_{clash}}}`)")
+            raise InputError(f"the data has a column '{clash}' already; name the score otherwise: `{clash}: {{as: my_{clash}}}`")
         fields = [pa.field(f.name, pa.string()) if f.name == "text" else f for f in source]
         return pa.schema([*fields, *(pa.field(name, dtype) for name, dtype in made.items()), pa.field("why", WHY)], source.metadata)
 
@@ -185,7 +185,8 @@ def _attempt(
             return result, {0: error}
     middle = len(texts) // 2
     halves = [(Texts(texts.array[:middle]), slice(None, middle)), (Texts(texts.array[middle:]), slice(middle, None))]
-    (first, failed), (second, others) = (_attempt(operator, half, parameters, labels if labels is None else labels[at]) for half, at in halves)
+    done = [_attempt(operator, half, parameters, labels if labels is None else labels[at]) for half, at in halves]
+    (first, failed), (second, others) = done
     failed.update({middle + at: error for at, error in others.items()})
     if operator.kind == "transform":
         return pa.concat_arrays([first, second]), failed

@@ -68,6 +68,13 @@ def of_result(table: pa.Table, kept: np.ndarray, units: Mapping[str, str], langu
     return found
 
 
+def of_documents(table: pa.Table, kept: bool) -> dict[str, Any]:
+    """The summary of documents, or of ledger rows, that have no scores."""
+    if "why" not in table.column_names:
+        table = table.append_column("why", pa.array([[]] * len(table), pa.list_(pa.null())))
+    return of_result(table, np.full(len(table), kept), {}, np.array([], object))
+
+
 def token_estimates(table: pa.Table) -> np.ndarray:
     """int64[n]: the recipe's own token_estimate where it made one, else a token for each 4 bytes, which is near for zh and en alike."""
     if "token_estimate" in table.column_names:

@@ -205,9 +205,23 @@ def script_codes(bits, offsets):
     return out
 
 
+@jit
+def hash_texts(data, offsets):
+    """uint64[n]: FNV-1a of each text's bytes with a final mix; equal texts have equal hashes, others differ but for 1 pair in 2^64."""
+    out = np.empty(len(offsets) - 1, np.uint64)
+    for i in range(len(out)):
+        h = np.uint64(0xCBF29CE484222325)
+        for k in range(offsets[i], offsets[i + 1]):
+            h = (h ^ np.uint64(data[k])) * np.uint64(0x100000001B3)
+        h ^= h >> np.uint64(33)
+        h *= np.uint64(0xFF51AFD7ED558CCD)
+        out[i] = h ^ h >> np.uint64(33)
+    return out
+
+
 def bits_of(codes):
     return look_up(codes, BITS)
 
 
-__all__ = ["REPLACEMENT", "bits_of", "count_bits", "count_code_points", "decode", "encode", "jit", "line_spans", "look_up",
+__all__ = ["REPLACEMENT", "bits_of", "count_bits", "count_code_points", "decode", "encode", "hash_texts", "jit", "line_spans", "look_up",
            "script_codes", "word_spans"]

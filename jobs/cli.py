@@ -1,0 +1,122 @@
+"""The command `gristmill`; the same arguments serve on a laptop, under spark-submit, under ray job submit and in a pod.
+
+Exit status 0: the output is whole and sealed; 2: the arguments or the recipe are wrong; 1: anything else.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from gristmill.jobs import explain, recipe, report, storage, trial
+from gristmill.jobs import run as jobs_run
+from gristmill.udfs import registry
+from gristmill.udfs.errors import GristmillError, RecipeError
+
+console = Console(soft_wrap=False)
+failures = Console(stderr=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and exit with its status."""
+    given = parser().parse_args(arguments)
+    try:
+        given.act(given)
+    except RecipeError as error:
+        failures.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except GristmillError as error:
+        failures.print(f"{type(error).__name__}: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        failures.print("stopped; run the same command again to go on where it stopped")
+        sys.exit(1)
+    except BrokenPipeError:
+        sys.exit(1)
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="gristmill", description="Raw Chinese and English text into training data that can be trusted.")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, act: Callable[[argparse.Namespace], None], text: str, needs_recipe: bool = True) -> argparse.ArgumentParser:
+        one = commands.add_parser(name, help=text, description=text)
+        one.set_defaults(act=act, command=name)
+        if needs_recipe:
+            one.add_argument("recipe", metavar="RECIPE", help="path or URL of a recipe")
+        if needs_recipe or name == "apply":
+            one.add_argument("--set", dest="settings", action="append", default=[], metavar="section.key=value", help="change one value")
+        return one
+
+    for name, text in (("run", "every section of the recipe, in order"), ("ingest", "read raw files into Parquet documents"),
+                       ("clean", "normalise, score and keep")):
+        one = command(name, _run, text)
+        one.add_argument("--engine", choices=["local", "spark", "ray"], default="spark", help="default: spark, embedded where there is no master")
+        one.add_argument("--overwrite", action="store_true", help="replace the output of another version of this recipe")
+    one = command("explain", _explain, "what happened to a document and why; which documents a rule dropped; what another threshold would do")
+    one.add_argument("id", nargs="?", metavar="DOC_ID")
+    one.add_argument("--rule", metavar="RULE", help="documents that this rule dropped, such as 'perplexity <= 2000'")
+    one.add_argument("--what-if", metavar="RULE", help="what would go or come back under another threshold, from the stored scores")
+    one.add_argument("--sample", type=int, default=10, metavar="N", help="how many documents to show (default 10)")
+    one = command("ops", _ops, "every operator with its parameters, unit, source and usual threshold", needs_recipe=False)
+    one.add_argument("name", nargs="?", help="one operator, with its whole documentation")
+    one.add_argument("--json", action="store_true", help="as JSON")
+    one = command("apply", _apply, "one operator over JSONL on standard input", needs_recipe=False)
+    one.add_argument("operator", help="a transform replaces the text, a score adds its column")
+    one.add_argument("--text", default="text", metavar="FIELD", help="the field that holds the text (default: text)")
+    return top
+
+
+def _run(given: argparse.Namespace) -> None:
+    settings = recipe.load(given.recipe, given.settings)
+    wanted = settings.sections() if given.command == "run" else [given.command]
+    if given.command not in ("run", *settings.sections()):
+        raise RecipeError(f"{given.recipe}: has no section `{given.command}:`")
+    for name in wanted:
+        found = jobs_run.SECTIONS[name](settings, given.engine, given.overwrite)
+        folder = storage.join(settings.workdir, name)
+        page = report.write(settings, name, found)
+        report.table(console, name, found)
+        console.print(f"[bold]{name}[/]: sealed in {folder}, report {page}", highlight=False, soft_wrap=True)
+
+
+def _explain(given: argparse.Namespace) -> None:
+    settings = recipe.load(given.recipe, given.settings)
+    chosen = [name for name in ("id", "rule", "what_if") if getattr(given, name)]
+    if len(chosen) != 1:
+        raise RecipeError("explain takes one of DOC_ID, --rule or --what-if")
+    if given.id:
+        explain.document(console, settings, given.id)
+    elif given.rule:
+        explain.rule(console, settings, given.rule, given.sample)
+    else:
+        explain.what_if(console, settings, given.what_if, given.sample)
+
+
+def _ops(given: argparse.Namespace) -> None:
+    operators = registry.operators()
+    if given.name and given.name not in operators:
+        raise RecipeError(f"no operator '{given.name}'.{recipe.nearest(given.name, operators)}")
+    chosen = {given.name: operators[given.name]} if given.name else operators
+    if given.json:
+        console.print_json(json.dumps([trial.describe(op) for op in chosen.values()], ensure_ascii=False, default=str))
+    elif given.name:
+        trial.show(console, operators[given.name])
+    else:
+        table = Table("operator", "kind", "parameters", "what it does", box=None, header_style="bold", padding=(0, 2, 0, 0))
+        for op in operators.values():
+            made = trial.describe(op)
+            table.add_row(op.name, op.unit or op.kind, ", ".join(f"{k}={v['default']!r}" if "default" in v else k for k, v in
+                          made["parameters"].items()), made["summary"])
+        console.print(table, markup=False)
+
+
+def _apply(given: argparse.Namespace) -> None:
+    trial.apply(given.operator, given.settings, given.text, sys.stdin.buffer, sys.stdout.buffer)
+
+
+if __name__ == "__main__":
+    main()

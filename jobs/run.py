@@ -1,0 +1,21 @@
+"""Every section of a recipe, in the order of the flow.
+
+    gristmill run conf/demo.yaml
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from gristmill.jobs import clean, ingest
+from gristmill.jobs.recipe import Recipe
+
+# A section's job: (recipe, engine, overwrite) -> passport. The order is the flow's.
+SECTIONS: dict[str, Callable[[Recipe, str, bool], dict[str, Any]]] = {"ingest": ingest.run, "clean": clean.run}
+
+
+if __name__ == "__main__":
+    import sys
+
+    from gristmill.jobs.cli import main
+
+    main(["run", *sys.argv[1:]])

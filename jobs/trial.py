@@ -1,0 +1,98 @@
+"""Operators by hand: what each one is, and one of them over JSONL."""
+
+import inspect
+import json
+from collections.abc import Iterable
+from typing import IO, Any
+
+import pyarrow as pa
+import pydantic
+import yaml
+from rich.console import Console
+
+from gristmill.jobs.recipe import nearest
+from gristmill.udfs import registry
+from gristmill.udfs.errors import GristmillError, InputError, RecipeError
+from gristmill.udfs.registry import Operator
+from gristmill.udfs.texts import Texts
+
+BATCH = 256   # lines of standard input that are run together
+
+
+def describe(operator: Operator) -> dict[str, Any]:
+    """Everything that is known of an operator, as plain data."""
+    parameters: dict[str, dict[str, Any]] = {}
+    for name, parameter in list(inspect.signature(operator.function).parameters.items())[1:]:
+        kind = parameter.annotation if isinstance(parameter.annotation, str) else getattr(parameter.annotation, "__name__", str(parameter.annotation))
+        parameters[name] = {"type": kind} | ({} if parameter.default is parameter.empty else {"default": parameter.default})
+    text = inspect.getdoc(operator.function) or ""
+    return {"name": operator.name, "kind": operator.kind, "unit": operator.unit, "parameters": parameters, "summary": text.partition("\n")[0],
+            "documentation": text, "columns": {name: str(dtype) for name, dtype in operator.columns({}).items()}, "version": operator.version}
+
+
+def show(console: Console, operator: Operator) -> None:
+    made = describe(operator)
+    console.print(f"[bold]{operator.name}[/] ({operator.kind}{', ' + operator.unit if operator.unit else ''})")
+    console.print(made["documentation"], markup=False, highlight=False)
+    for name, parameter in made["parameters"].items():
+        default = f" = {parameter['default']!r}" if "default" in parameter else " (required)"
+        console.print(f"  {name}: {parameter['type']}{default}", markup=False, highlight=False)
+    for name, dtype in made["columns"].items():
+        console.print(f"  column {name}: {dtype}", markup=False, highlight=False)
+
+
+def apply(name: str, settings: Iterable[str], field: str, source: IO[bytes], out: IO[bytes]) -> None:
+    """One operator over JSONL: a transform replaces the text, a score adds its columns. Raises RecipeError or InputError."""
+    operators = registry.operators()
+    if name not in operators:
+        raise RecipeError(f"no operator '{name}'.{nearest(name, operators)}")
+    given = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise RecipeError(f"--set {setting}: write key=value")
+        given[key] = yaml.safe_load(value)
+    try:
+        parameters = registry.check_parameters(operators[name], given)
+        missing = [key for key, model in operators[name].parameters.model_fields.items() if model.is_required() and key not in given]
+    except pydantic.ValidationError as error:
+        known = operators[name].parameters.model_fields
+        raise RecipeError("; ".join(f"{name}.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()) +
+                          f". Parameters: {', '.join(known) or 'none'}") from error
+    if missing:
+        raise RecipeError(f"{name}: --set {missing[0]}=… is missing")
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(source, 1):
+        if line.strip():
+            rows.append(_row(line, number, field))
+        if len(rows) == BATCH:
+            _flush(operators[name], parameters, field, rows, out)
+            rows = []
+    _flush(operators[name], parameters, field, rows, out)
+
+
+def _row(line: bytes, number: int, field: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise InputError(f"standard input, line {number}: not JSON: {error}") from error
+    if not isinstance(row, dict) or not isinstance(row.get(field), str | None) or field not in row:
+        columns = ", ".join(row) if isinstance(row, dict) else type(row).__name__
+        raise InputError(f"standard input, line {number}: no text in field '{field}' (there is: {columns}); name it with --text")
+    return row
+
+
+def _flush(operator: Operator, parameters: dict[str, Any], field: str, rows: list[dict[str, Any]], out: IO[bytes]) -> None:
+    if not rows:
+        return
+    try:
+        result = registry.apply(operator, Texts(pa.array([row[field] for row in rows], pa.large_string())), parameters)
+    except GristmillError:
+        raise
+    except (UnicodeEncodeError, pa.ArrowInvalid) as error:
+        raise InputError(f"standard input: text that is not Unicode: {error}") from error
+    columns = {field: result} if operator.kind == "transform" else result
+    for n, row in enumerate(rows):
+        row.update({name: array[n].as_py() for name, array in columns.items()})
+        out.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+    out.flush()
