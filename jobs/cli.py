@@ -54,9 +54,9 @@ def parser() -> argparse.ArgumentParser:
     for name, text in (("run", "every section of the recipe, in order"), ("ingest", "read raw files into Parquet documents"),
                        ("clean", "normalise, score and keep")):
         one = command(name, _run, text)
-        one.add_argument("--engine", choices=["local", "spark", "ray"], default="spark", help="default: spark, embedded where there is no master")
+        one.add_argument("--engine", choices=["local", "spark", "ray"], default="spark", help="default: spark, here where it has no master")
         one.add_argument("--overwrite", action="store_true", help="replace the output of another version of this recipe")
-    one = command("explain", _explain, "what happened to a document and why; which documents a rule dropped; what another threshold would do")
+    one = command("explain", _explain, "what happened to a document, whom a rule dropped, what another threshold would do")
     one.add_argument("id", nargs="?", metavar="DOC_ID")
     one.add_argument("--rule", metavar="RULE", help="documents that this rule dropped, such as 'perplexity <= 2000'")
     one.add_argument("--what-if", metavar="RULE", help="what would go or come back under another threshold, from the stored scores")

@@ -172,7 +172,7 @@ def _attempt(
 
     Those get null (a score) or stay as they were (a transform), and come back as {position: exception}.
     """
-    by_language = any(isinstance(value, Mapping) for value in parameters.values())
+    by_language = any(isinstance(value, Mapping) for value in {**operator.language_defaults, **parameters}.values())
     labels = (languages() if callable(languages) else languages) if by_language else None
     try:
         return registry.apply(operator, texts, parameters, labels), {}

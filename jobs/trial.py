@@ -23,11 +23,13 @@ def describe(operator: Operator) -> dict[str, Any]:
     """Everything that is known of an operator, as plain data."""
     parameters: dict[str, dict[str, Any]] = {}
     for name, parameter in list(inspect.signature(operator.function).parameters.items())[1:]:
-        kind = parameter.annotation if isinstance(parameter.annotation, str) else getattr(parameter.annotation, "__name__", str(parameter.annotation))
+        hint = parameter.annotation
+        kind = "file" if name in operator.asset_parameters else hint.__name__ if type(hint) is type else str(hint)
         parameters[name] = {"type": kind} | ({} if parameter.default is parameter.empty else {"default": parameter.default})
     text = inspect.getdoc(operator.function) or ""
-    return {"name": operator.name, "kind": operator.kind, "unit": operator.unit, "parameters": parameters, "summary": text.partition("\n")[0],
-            "documentation": text, "columns": {name: str(dtype) for name, dtype in operator.columns({}).items()}, "version": operator.version}
+    columns = {name: str(dtype) for name, dtype in operator.columns({}).items()}
+    return {"name": operator.name, "kind": operator.kind, "unit": operator.unit, "parameters": parameters, "columns": columns,
+            "summary": text.partition("\n")[0], "documentation": text, "version": operator.version}
 
 
 def show(console: Console, operator: Operator) -> None:
@@ -96,3 +98,15 @@ def _flush(operator: Operator, parameters: dict[str, Any], field: str, rows: lis
         row.update({name: array[n].as_py() for name, array in columns.items()})
         out.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
     out.flush()
+
+
+def warm() -> None:
+    """Run every operator once, so that the kernels are compiled before the first worker needs them."""
+    texts = pa.array(["Warm 中文，𠀀。\n- two\n\nthree three three", None, "", "<p>a</p> http://a.b &amp; 😀 繁體", "ä½\xa0å¥½"], pa.large_string())
+    for operator in registry.operators().values():
+        if not any(field.is_required() for field in operator.parameters.model_fields.values()):
+            registry.apply(operator, Texts(texts), {})
+
+
+if __name__ == "__main__":
+    warm()

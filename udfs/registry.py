@@ -56,6 +56,12 @@ class Operator:
         return tuple(name for name, hint in hints.items() if "asset" in str(getattr(hint, "__metadata__", "")) or "'asset'" in str(hint))
 
     @functools.cached_property
+    def language_defaults(self) -> dict[str, Any]:
+        """Defaults that are maps from language to value, such as a model for each language."""
+        defaults = {name: p.default for name, p in inspect.signature(self.function).parameters.items()}
+        return {name: value for name, value in defaults.items() if isinstance(value, Mapping)}
+
+    @functools.cached_property
     def version(self) -> str:
         """SHA-256 of the modules that decide the result: the operator's own, and the kernels that all share."""
         digest = hashlib.sha256()
@@ -147,11 +153,12 @@ def apply(operator: Operator, texts: Texts, parameters: Mapping[str, Any], langu
 
     An optional parameter falls back to the function's default instead. Raises whatever the operator raises.
     """
-    maps = [name for name, value in parameters.items() if isinstance(value, Mapping)]
-    if not maps:
+    parameters = {**operator.language_defaults, **parameters}
+    if not any(isinstance(value, Mapping) for value in parameters.values()):
         return operator(texts, **parameters)
     languages = texts.languages if languages is None else languages
-    defaults = {name: p.default for name, p in inspect.signature(operator.function).parameters.items() if p.default is not p.empty}
+    signature = inspect.signature(operator.function).parameters
+    defaults = {name: p.default for name, p in signature.items() if p.default is not p.empty and name not in operator.language_defaults}
     groups: list[tuple[np.ndarray, dict[str, Any] | None]] = []
     for language in dict.fromkeys(languages):
         chosen: dict[str, Any] | None = {}
