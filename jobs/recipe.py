@@ -143,9 +143,8 @@ def parse(data: Mapping[str, Any], path: str = "recipe") -> Recipe:
     try:
         recipe = Recipe.model_validate(dict(data))
     except pydantic.ValidationError as error:
-        mistakes += [_explain(item, Recipe) for item in error.errors()]
-    if isinstance(data.get("clean"), list):
-        mistakes += _parse_steps(data["clean"])[1]
+        mistakes = [_explain(item, Recipe) for item in error.errors()]
+    mistakes += _parse_steps(data["clean"])[1] if isinstance(data.get("clean"), list) else []
     if recipe is None or mistakes:
         raise RecipeError("\n".join(f"{path}: {mistake}" for mistake in mistakes))
     return recipe
@@ -257,7 +256,10 @@ def _operator_step(name: str, value: Any, place: str) -> tuple[Step | None, list
         for path in registry.asset_paths(operator, parameters):
             registry.assets.check(path)
     except pydantic.ValidationError as error:
-        return None, list(dict.fromkeys(_explain(item, operator.parameters, f"{place}.") for item in error.errors()))
+        # A parameter is a value or a map from language to value: report it as what was tried.
+        tried = [item for item in error.errors() if item["type"] != "dict_type"
+                 and isinstance(given.get(str(item["loc"][0])), dict) == str(item["loc"][1:2]).startswith("('dict")]
+        return None, list(dict.fromkeys(_explain(item, operator.parameters, f"{place}.") for item in tried or error.errors()))
     except GristmillError as error:
         return None, [f"{place}: {error}"]
     return Step(name, parameters, column), []
@@ -284,9 +286,8 @@ def _rule(line: Any, language: str | None, made: Mapping[str, Any], later: list[
         return f"{place}: {line!r} is not a rule; write SCORE <= NUMBER (or < >= > == !=)"
     column, comparison, text = match.groups()
     if column not in made:
-        behind = any(column in (item if isinstance(item, dict) else {item: 0}) for item in later)
-        hint = nearest(column, made) if made else " No step before it makes a score."
-        hint = " It stands below this keep; move it up." if behind else hint
+        below = any(column in (item if isinstance(item, dict) else {item: 0}) for item in later)
+        hint = " It stands below this keep; move it up." if below else nearest(column, made or {"(none)": 0})
         return f"{place}: '{line}' needs a score that no earlier step made.{hint}"
     value: float | str = text.strip("'\"")
     if made[column] is None or not pa.types.is_string(made[column]):

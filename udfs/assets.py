@@ -1,8 +1,12 @@
 """Models and word lists: found by path, checked against their SHA-256, loaded once a process."""
 
+import atexit
 import functools
 import hashlib
 import os
+import shutil
+import tempfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +17,7 @@ from gristmill.udfs.errors import AssetError
 
 Asset = Annotated[str, "asset"]   # the type of an operator's parameter that names a file
 CONF = Path(__file__).resolve().parent.parent / "conf"   # beside udfs/ in a checkout and in site-packages alike
+ARCHIVE = getattr(__spec__.loader, "archive", None)      # the zip that this was imported from, under spark-submit --py-files
 EXPECTED: dict[str, str] = {}     # path -> SHA-256 that the recipe was compiled with; a worker refuses another file
 
 
@@ -21,9 +26,33 @@ def resolve(path: str) -> Path:
     if os.path.exists(path):
         return Path(path)
     parts = Path(path).parts
-    if parts and parts[0] == "conf" and CONF.joinpath(*parts[1:]).exists():
-        return CONF.joinpath(*parts[1:])
+    if parts and parts[0] == "conf":
+        shipped = _unzipped(parts[1:]) if ARCHIVE else CONF.joinpath(*parts[1:])
+        if shipped and shipped.exists():
+            return shipped
     raise AssetError(f"{path}: no such file here ({os.getcwd()}) nor in the conf folder that ships with gristmill ({CONF})")
+
+
+@functools.cache
+def _unzipped(parts: tuple[str, ...]) -> Path | None:
+    """A shipped file, and the manifest beside it, copied out of the zip once a process: libraries open models by path."""
+    folder = Path(_scratch())
+    with zipfile.ZipFile(str(ARCHIVE)) as archive:
+        names = set(archive.namelist())
+        for wanted in (parts, (*parts[:-1], "manifest.yaml")):
+            name = "/".join(("gristmill", "conf", *wanted))
+            if name in names and not name.endswith("/"):
+                target = folder.joinpath(*wanted)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(archive.read(name))
+    return folder.joinpath(*parts)
+
+
+@functools.cache
+def _scratch() -> str:
+    folder = tempfile.mkdtemp(prefix="gristmill-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 @functools.lru_cache(maxsize=64)
