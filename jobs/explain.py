@@ -145,10 +145,9 @@ def _new_rule(settings: Recipe, text: str) -> Rule:
         raise RecipeError(f"--what-if '{text}': the recipe does not make the score '{match[1]}'.{nearest(match[1], made)}")
     value: float | str = match[3].strip("'\"")
     if not pa.types.is_string(made[match[1]]):
-        try:
-            value = float(value)
-        except ValueError:
-            raise RecipeError(f"--what-if '{text}': {match[1]} is a number, '{match[3]}' is not") from None
+        if not recipe.NUMBER.match(match[3]):
+            raise RecipeError(f"--what-if '{text}': {match[1]} is a number, '{match[3]}' is not")
+        value = float(match[3])
     return Rule(" ".join(match.groups()), match[1], match[2], value, language or None)
 
 

@@ -12,7 +12,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gristmill.jobs import storage
-from gristmill.udfs.errors import InputError
 
 BATCH_BYTES = 2 * 2**20        # of text: small enough for the caches, large enough that Python's share is below 1 %
 GROUP_BYTES = 8 * 2**20        # of text in a row group: what a reader must hold at once
@@ -40,11 +39,8 @@ def batches(url: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
             return
         size = sum(file.metadata.row_group(n).total_byte_size for n in range(file.metadata.num_row_groups))
         rows = int(np.clip(BATCH_BYTES * file.metadata.num_rows // max(size, 1), 16, 65536))
-        try:
-            for batch in file.iter_batches(batch_size=rows, columns=columns):
-                yield from split(pa.Table.from_batches([batch]))
-        except (pa.ArrowInvalid, OSError) as error:
-            raise InputError(f"{url}: broken Parquet file ({error}); make it anew") from error
+        for batch in file.iter_batches(batch_size=rows, columns=columns):
+            yield from split(pa.Table.from_batches([batch]))
 
 
 def split(table: pa.Table) -> Iterator[pa.Table]:

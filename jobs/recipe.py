@@ -18,6 +18,7 @@ from gristmill.udfs import registry
 from gristmill.udfs.errors import GristmillError, RecipeError
 
 RULE = re.compile(r"^\s*([A-Za-z_]\w*)\s*(<=|>=|==|!=|<|>)\s*(\S.*?)\s*$")
+NUMBER = re.compile(r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$")
 LANGUAGE = re.compile(r"^([a-z]{2,3}|default)$")
 
 
@@ -291,10 +292,9 @@ def _rule(line: Any, language: str | None, made: Mapping[str, Any], later: list[
         return f"{place}: '{line}' needs a score that no earlier step made.{hint}"
     value: float | str = text.strip("'\"")
     if made[column] is None or not pa.types.is_string(made[column]):
-        try:
-            value = float(value)
-        except ValueError:
+        if not NUMBER.match(text):
             return f"{place}: '{line}': {column} is a number, '{text}' is not"
+        value = float(text)
     elif comparison not in ("==", "!="):
         return f"{place}: '{line}': {column} is text; compare it with == or !="
     return Rule(f"{column} {comparison} {text}", column, comparison, value, language)

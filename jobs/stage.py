@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from gristmill.jobs.recipe import Rule, Step
 from gristmill.udfs import assets, registry
-from gristmill.udfs.errors import AssetError, InputError
+from gristmill.udfs.errors import GristmillError, InputError
 from gristmill.udfs.texts import Texts
 
 WHY = pa.list_(pa.struct([("rule", pa.string()), ("value", pa.float64()), ("evidence", pa.string())]))
@@ -146,10 +146,15 @@ class _Run:
 
 
 def compile_stage(steps: Iterable[Step], dropped_text: str = "keep", score_dropped: bool = False) -> Stage:
-    """Steps as a stage, with the SHA-256 of every file that they read. Raises AssetError."""
+    """Steps as a stage, with the SHA-256 of every file that they read. Raises AssetError or RecipeError.
+
+    It runs once on a small text in each script: what a model or a parameter would refuse, it refuses here and not in a task.
+    """
     steps = tuple(steps)
     paths = [path for step in steps if step.name != "keep" for path in registry.asset_paths(step.operator, step.parameters)]
-    return Stage(steps, {path: assets.check(path) for path in paths}, dropped_text, score_dropped)
+    compiled = Stage(steps, {path: assets.check(path) for path in paths}, dropped_text, score_dropped)
+    Stage(tuple(step for step in steps if step.name != "keep"), {})(pa.table({"text": ["中文。", "English."]}))
+    return compiled
 
 
 def failures(rule: Rule, scores: pa.Array, languages: np.ndarray | None, named: Iterable[str | None]) -> np.ndarray:
@@ -176,7 +181,7 @@ def _attempt(
     labels = (languages() if callable(languages) else languages) if by_language else None
     try:
         return registry.apply(operator, texts, parameters, labels), {}
-    except (AssetError, MemoryError):
+    except (GristmillError, MemoryError):   # a wrong parameter or model is nobody's document's fault
         raise
     except Exception as error:
         if len(texts) == 1:

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 import fsspec
+import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gristmill.udfs.errors import OutputError
+from gristmill.udfs.errors import InputError, OutputError
 
 
 def join(folder: str, *parts: str) -> str:
@@ -63,7 +64,7 @@ def write(url: str) -> Iterator[IO[bytes]]:
 
 def write_json(url: str, value: Any) -> None:
     with write(url) as file:
-        file.write(json.dumps(value, ensure_ascii=False, sort_keys=True, default=str).encode())
+        file.write(json.dumps(value, ensure_ascii=False, default=str).encode())
 
 
 def read_json(url: str) -> Any:
@@ -95,7 +96,10 @@ def remove(url: str) -> None:
 
 @contextlib.contextmanager
 def parquet(url: str) -> Iterator[pq.ParquetFile]:
-    """A Parquet file, read without loading it whole."""
+    """A Parquet file, read without loading it whole. Raises InputError where it is broken."""
     fs, path = filesystem(url)
-    with fs.open(path, "rb") as file, pq.ParquetFile(file) as opened:
-        yield opened
+    try:
+        with fs.open(path, "rb") as file, pq.ParquetFile(file) as opened:
+            yield opened
+    except (pa.ArrowInvalid, FileNotFoundError) as error:
+        raise InputError(f"{url}: broken Parquet file, or none ({error}); make it anew") from error

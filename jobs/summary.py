@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-SMALL = 200            # bins of a ratio from 0 to 1; other values have 16 bins a doubling of 1 + value
+SMALL = 200            # bins from 0 to 1; above that, which no ratio is, 16 bins a doubling
 MODULUS = 1 << 128
 LABELS = 200           # distinct values of a text score that are counted, the rest goes to "(other)"
 
@@ -36,14 +36,14 @@ def digest(ids: pa.Array | pa.ChunkedArray, texts: pa.Array | pa.ChunkedArray, w
 
 def bin_of(values: np.ndarray, unit: str) -> np.ndarray:
     """int64[n]: the histogram bin of each value; see edge_of."""
-    if unit == "ratio":
-        return np.floor(np.clip(values, 0, 1) * SMALL + 1e-9).astype(np.int64)
-    return np.floor(16 * np.log2(1 + np.clip(values, 0, None)) + 1e-9).astype(np.int64)
+    values = np.clip(values, 0, 1 if unit == "ratio" else None)
+    large = SMALL + np.floor(16 * np.log2(np.maximum(values, 1)) + 1e-9)
+    return np.where((values < 1) | (unit == "ratio"), np.floor(values * SMALL + 1e-9), large).astype(np.int64)
 
 
 def edge_of(bin_: int, unit: str) -> float:
     """The least value in a bin."""
-    return bin_ / SMALL if unit == "ratio" else float(2 ** (bin_ / 16) - 1)
+    return bin_ / SMALL if bin_ <= SMALL or unit == "ratio" else float(2 ** ((bin_ - SMALL) / 16))
 
 
 def of_result(table: pa.Table, kept: np.ndarray, units: Mapping[str, str], languages: np.ndarray) -> dict[str, Any]:

@@ -102,7 +102,8 @@ def _flush(operator: Operator, parameters: dict[str, Any], field: str, rows: lis
 
 def warm() -> None:
     """Run every operator once, so that the kernels are compiled before the first worker needs them."""
-    texts = pa.array(["Warm 中文，𠀀。\n- two\n\nthree three three", None, "", "<p>a</p> http://a.b &amp; 😀 繁體", "ä½\xa0å¥½"], pa.large_string())
+    samples = ["Warm 中文，𠀀。\n- two\n\nthree three three", None, "", "<p>a</p> http://a.b &amp; 😀 繁體", "ä½\xa0å¥½"]
+    texts = pa.array(samples, pa.large_string())
     for operator in registry.operators().values():
         if not any(field.is_required() for field in operator.parameters.model_fields.values()):
             registry.apply(operator, Texts(texts), {})

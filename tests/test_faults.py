@@ -232,7 +232,7 @@ def test_a_model_that_is_not_the_one_the_manifest_names(tmp_path):
     ingest.run(parsed, "local")
     with open(model, "ab") as file:
         file.write(b"\0")
-    with pytest.raises(RecipeError, match=r"SHA-256 is .* manifest\.yaml says"):
+    with pytest.raises(RecipeError, match=r"SHA-256 is .*manifest\.yaml says"):
         settings(tmp_path / "a.jsonl", tmp_path / "out", clean=step)
     with pytest.raises(AssetError, match="put the right file there"):
         clean.run(parsed, "local")

@@ -6,7 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gristmill.udfs import kernels
+from gristmill.udfs import kernels, kernels_spans
+from gristmill.udfs.characters import LOWER
 
 SCRIPTS = np.array(["und", "zh", "ja", "ko", "en", "und"], dtype=object)   # by kernels.script_codes
 
@@ -22,6 +23,7 @@ class Texts:
             array = array.combine_chunks()
         self.array = array if array.type == pa.large_string() else array.cast(pa.large_string())
         self._parts: dict[bytes, Texts] = {}
+        self.cache: dict[tuple, np.ndarray] = {}   # what an operator leaves for another one: perplexity for perplexity_bucket
 
     def __len__(self) -> int:
         return len(self.array)
@@ -86,6 +88,11 @@ class Texts:
     def words(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(starts, ends, first) of all words, see kernels.word_spans."""
         return kernels.word_spans(self.codes, self.bits, self.offsets)
+
+    @cached_property
+    def word_hashes(self) -> np.ndarray:
+        """64-bit hash of each word in lower case, uint64[m]."""
+        return kernels_spans.span_hashes(self.codes, self.words[0], self.words[1], LOWER)
 
     @cached_property
     def word_counts(self) -> np.ndarray:
