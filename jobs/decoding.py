@@ -51,9 +51,9 @@ def decode(data: bytes, encoding: str = "auto", declared: str = "") -> tuple[str
         if mark or data.count(0) * 5 < len(data) or not wide(data):
             return text, marked
     except UnicodeDecodeError as error:
-        at, start = data[error.start + len(mark)], error.start + len(mark)
+        start = error.start + len(mark)
         if mark or _damaged_utf8(data[max(0, start - NEAR) : start + NEAR]):
-            raise Undecodable(f"broken {marked}: byte {at:#04x} at {start}") from None
+            raise Undecodable(f"broken {marked}: byte {data[start]:#04x} at {start}") from None
     else:
         start = 0
     for name in _names(data, start, declared):

@@ -73,7 +73,7 @@ def spark_session() -> Any:
     except ImportError:
         raise EngineError("Spark is not installed: pip install 'gristmill[spark]', or use --engine local") from None
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    builder = SparkSession.builder.appName("gristmill").config("spark.ui.showConsoleProgress", "false")
+    builder = SparkSession.builder.appName("gristmill").config("spark.ui.showConsoleProgress", "false").config("spark.log.level", "ERROR")
     if "SPARK_MASTER" not in os.environ and "MASTER" not in os.environ and not _submitted():
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
         builder = builder.master("local[*]").config("spark.driver.bindAddress", "127.0.0.1")
@@ -82,7 +82,6 @@ def spark_session() -> Any:
     except Exception as error:   # PySpark wraps a missing JVM in several types
         first = str(error).splitlines()[0]
         raise EngineError(f"Spark could not start: {first}. Java 17 or 21 is needed (scripts/setup finds one)") from error
-    session.sparkContext.setLogLevel("ERROR")
     return session
 
 

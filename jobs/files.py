@@ -102,8 +102,11 @@ def _listed(pattern: str) -> Iterator[tuple[str, int, bool]]:
 
 
 def _walked(root: str) -> Iterator[tuple[str, int, bool]]:
+    def refuse(error: OSError) -> None:
+        raise InputError(f"{error.filename}: cannot be listed: {error.strerror}")
+
     seen = set()
-    for folder, folders, names in os.walk(root, followlinks=True):
+    for folder, folders, names in os.walk(root, onerror=refuse, followlinks=True):
         folders[:] = sorted(name for name in folders if not _hidden(name))
         if os.path.realpath(folder) in seen:   # a link that leads back up
             folders.clear()

@@ -165,6 +165,9 @@ def _csv_rows(split: Split, options: Options) -> Iterator[Record]:
             reason = "; ".join(lost) or _csv_reason(row or [], header)
         except csv.Error as error:
             row, reason = [], "; ".join(lost) or f"broken row: {error}"
+        if reason and not header:
+            yield bad(at, f"no header: {reason}", begins[0] if begins else "")
+            return
         if reason:
             yield bad(at, reason, begins[0] if begins else "")
         elif row and not header:

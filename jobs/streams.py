@@ -179,7 +179,7 @@ def blocks(stream: Iterator[bytes | Damaged], limit: int, at: int = 0) -> Iterat
             if cut:
                 yield at, data[:cut]
             yield at + cut, bad(at + cut, piece.reason, data[cut:])
-            parts, at, size, cut, skipping = [], at + size, 0, 0, False
+            parts, at, size, cut, skipping = [], at + size + 1, 0, 0, False      # one on, so that no row has the place of the fault
             continue
         if at == size == 0 and piece.startswith(codecs.BOM_UTF8):
             at, piece = len(codecs.BOM_UTF8), piece.removeprefix(codecs.BOM_UTF8)

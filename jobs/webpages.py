@@ -122,6 +122,7 @@ def archived(stream: Iterator[bytes | Damaged], encoding: str, limit: int, skipp
             wrong = bool(held) and "check" in segment.damage      # a checksum stands at the end of what it is about
             yield bad(held[0][0] if wrong else fault, segment.damage)
             held = [] if wrong else held
+            at += 1                                               # so that no record has the place of the fault
         yield from held
         last = segment.last
 
@@ -260,12 +261,22 @@ def _unchunked(body: bytes) -> bytes:
 
 def _unpacked(body: bytes, packing: str, limit: int) -> bytes:
     """The body without its content encoding, which crawlers often leave in the header after they undid it."""
-    if packing in ("gzip", "x-gzip") and body.startswith(b"\x1f\x8b"):
-        return zlib.decompressobj(31).decompress(body, limit + 1)
-    if packing == "deflate" and body[:1] == b"\x78":
-        return zlib.decompressobj().decompress(body, limit + 1)
+    if (packing in ("gzip", "x-gzip") and body.startswith(b"\x1f\x8b")) or (packing == "deflate" and body[:1] == b"\x78"):
+        machine = zlib.decompressobj(47)
+        page = machine.decompress(body, limit + 1)
+        if not machine.eof and len(page) <= limit and not _lacks_only_checksum(machine):
+            raise ValueError(f"{packing} of the page ends early")
+        return page
     if packing == "zstd" and body.startswith(b"\x28\xb5\x2f\xfd"):
         return zstandard.ZstdDecompressor().stream_reader(body).read(limit + 1)
     if packing == "br" and not body[:256].lstrip().startswith(b"<"):
         return pa.CompressedInputStream(pa.BufferReader(body), "brotli").read(limit + 1)
     return body
+
+
+def _lacks_only_checksum(machine: Any) -> bool:
+    try:
+        machine.decompress(bytes(8), 1)
+    except zlib.error as error:
+        return "check" in str(error)
+    return bool(machine.eof)

@@ -414,6 +414,8 @@ def test_csv_encodings_and_columns(tmp_path):
     rows, failures = whole(write(tmp_path / "d.csv", f"text,n\n{ZH},1\n".encode() + f"{ZH}".encode() + b"\xff,2\nc,3\n"))
     assert [row["n"] for row in rows] == ["1", "3"]
     assert (failures[0].position, failures[0].reason) == (3, "bytes that are not of the file's encoding")
+    rows, failures = whole(write(tmp_path / "c.csv", f"text,{ZH}".encode() + b"\xff\na,1\nb,2\n"))
+    assert (rows, [bad.position for bad in failures]) == ([], [1])
     with pytest.raises(InputError, match="two columns"):
         whole(write(tmp_path / "e.csv", "text,n,n\na,1,2\n"))
     with pytest.raises(InputError, match="no record has 'text'; its columns are test, n; did you mean 'test'"):
@@ -657,6 +659,9 @@ def test_broken_warc_records(tmp_path):
     rows, failures = whole(write(tmp_path / "x.warc.gz", gzip.compress(good[0] + big + good[1])), max_document_bytes=1_000_000)
     assert len(rows) == 2
     assert "more than 1,000,000 bytes" in failures[0].reason
+    cut = record("response", response(gzip.compress(good[2])[:-600], content_type="text/plain", content_encoding="gzip"))
+    rows, failures = whole(write(tmp_path / "x.warc.gz", gzip.compress(good[0] + cut + good[1])))
+    assert (len(rows), failures[0].reason) == (2, "gzip of the page ends early")
     bomb = record("response", response(gzip.compress(b"x" * 3_000_000), content_type="text/plain", content_encoding="gzip"))
     rows, failures = whole(write(tmp_path / "x.warc.gz", gzip.compress(good[0] + bomb)), max_document_bytes=1_000_000)
     assert (len(rows), len(failures)) == (1, 1)
