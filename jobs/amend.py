@@ -38,8 +38,11 @@ def unify(schemas: Iterable[pa.Schema], notes: list[str] | None = None) -> pa.Sc
                 merged = pa.field(field.name, pa.string())
                 if notes is not None and known.type != pa.string():
                     notes.append(f"column '{field.name}' is {known.type} in one file and {field.type} in another; it is JSON text here")
+            if pa.types.is_floating(merged.type) and pa.types.is_integer(known.type) != pa.types.is_integer(field.type):
+                merged = pa.field(field.name, pa.float64())
             out[field.name] = merged
-    return pa.schema(out.values())
+    # A column that is null everywhere gets a type that every reader knows.
+    return pa.schema([pa.field(f.name, pa.string()) if pa.types.is_null(f.type) else f for f in out.values()])
 
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -53,8 +56,8 @@ def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
         elif pa.types.is_string(field.type) and not pa.types.is_large_string(table[field.name].type):
             values = table[field.name].to_pylist()
             columns.append(pa.array([None if v is None else json.dumps(v, ensure_ascii=False, default=str) for v in values], pa.string()))
-        else:
-            columns.append(table[field.name].cast(field.type))
+        else:   # an integer beyond 2^53 in a column that is a float elsewhere loses its last digits, as it does in JSON
+            columns.append(table[field.name].cast(field.type, safe=not pa.types.is_floating(field.type)))
     return pa.table(columns, schema=schema)
 
 

@@ -13,8 +13,8 @@ import numpy as np
 from gristmill.jobs import summary
 from gristmill.jobs.findings import flow
 from gristmill.jobs.page import bar, cells, code, esc, grid, number, share, short
-from gristmill.jobs.recipe import Rule
 from gristmill.jobs.stage import COMPARE
+from gristmill.jobs.steps import Rule
 from gristmill.udfs import registry
 
 WIDTH, GUTTER, PANEL, BASE = 340, 62, 58, 48    # units of the SVG, which are pixels in a card of the usual width; bars stand on BASE

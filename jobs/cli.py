@@ -4,6 +4,7 @@ Exit status 0: the output is whole and sealed; 2: the arguments or the recipe ar
 """
 
 import argparse
+import atexit
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 from rich.table import Table
 
-from gristmill.jobs import explain, recipe, report, storage, trial
+from gristmill.jobs import engine, explain, recipe, report, steps, storage, trial
 from gristmill.jobs import run as jobs_run
 from gristmill.udfs import registry
 from gristmill.udfs.errors import GristmillError, RecipeError
@@ -73,6 +74,7 @@ def parser() -> argparse.ArgumentParser:
 def _run(given: argparse.Namespace) -> None:
     settings = recipe.load(given.recipe, given.settings)
     wanted = settings.sections() if given.command == "run" else [given.command]
+    atexit.register(engine.stop)
     if given.command not in ("run", *settings.sections()):
         raise RecipeError(f"{given.recipe}: has no section `{given.command}:`")
     for name in wanted:
@@ -99,7 +101,7 @@ def _explain(given: argparse.Namespace) -> None:
 def _ops(given: argparse.Namespace) -> None:
     operators = registry.operators()
     if given.name and given.name not in operators:
-        raise RecipeError(f"no operator '{given.name}'.{recipe.nearest(given.name, operators)}")
+        raise RecipeError(f"no operator '{given.name}'.{steps.nearest(given.name, operators)}")
     chosen = {given.name: operators[given.name]} if given.name else operators
     if given.json:
         console.print_json(json.dumps([trial.describe(op) for op in chosen.values()], ensure_ascii=False, default=str))

@@ -78,11 +78,22 @@ def spark_session() -> Any:
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
         builder = builder.master("local[*]").config("spark.driver.bindAddress", "127.0.0.1")
     try:
-        session = builder.getOrCreate()
+        return builder.getOrCreate()
     except Exception as error:   # PySpark wraps a missing JVM in several types
         first = str(error).splitlines()[0]
         raise EngineError(f"Spark could not start: {first}. Java 17 or 21 is needed (scripts/setup finds one)") from error
-    return session
+
+
+def stop() -> None:
+    """End the Spark session or the Ray of this process, where there is one: a cluster's executors must not outlive a command."""
+    if "pyspark" in sys.modules:
+        from pyspark.sql import SparkSession
+
+        session = SparkSession.getActiveSession()
+        if session is not None:
+            session.stop()
+    if "ray" in sys.modules and sys.modules["ray"].is_initialized():
+        sys.modules["ray"].shutdown()
 
 
 def _submitted() -> bool:

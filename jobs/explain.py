@@ -14,9 +14,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from gristmill.jobs import passport, recipe, storage
-from gristmill.jobs.recipe import RULE, Recipe, Rule, nearest
+from gristmill.jobs import passport, recipe, steps, storage
+from gristmill.jobs.recipe import Recipe
 from gristmill.jobs.stage import failures
+from gristmill.jobs.steps import RULE, Rule, nearest
 from gristmill.udfs.errors import InputError, RecipeError
 from gristmill.udfs.texts import Texts
 
@@ -145,7 +146,7 @@ def _new_rule(settings: Recipe, text: str) -> Rule:
         raise RecipeError(f"--what-if '{text}': the recipe does not make the score '{match[1]}'.{nearest(match[1], made)}")
     value: float | str = match[3].strip("'\"")
     if not pa.types.is_string(made[match[1]]):
-        if not recipe.NUMBER.match(match[3]):
+        if not steps.NUMBER.match(match[3]):
             raise RecipeError(f"--what-if '{text}': {match[1]} is a number, '{match[3]}' is not")
         value = float(match[3])
     return Rule(" ".join(match.groups()), match[1], match[2], value, language or None)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gristmill.jobs.page import number, share
-from gristmill.jobs.recipe import RULE, Rule
+from gristmill.jobs.steps import RULE, Rule
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from gristmill.jobs.recipe import nearest
+from gristmill.jobs.steps import nearest
 from gristmill.udfs import registry
 from gristmill.udfs.errors import RecipeError
 from gristmill.udfs.texts import Texts

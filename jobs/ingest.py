@@ -99,10 +99,10 @@ def rolled(tables: Iterator[pa.Table], target: int) -> Iterator[list[pa.Table]]:
         yield pending
 
 
-def plan(files: list[readers.File], target: int) -> list[Group]:
+def plan(files: list[readers.File], target: int, document: str) -> list[Group]:
     """Groups of about `target` bytes, in the order of the files, so that ids and duplicates do not depend on the target."""
     groups, pending, size = [], [], 0
-    for split in readers.split(files, target):
+    for split in readers.split(files, target, document=document):
         weight = split.size * (COMPRESSED if split.compression else 1)
         if pending and size + weight > target:
             groups.append(tuple(pending))
@@ -129,7 +129,8 @@ def _target(folder: str, settings: recipe.Recipe, files: list[readers.File], eng
 def run(settings: recipe.Recipe, engine_name: str = "spark", overwrite: bool = False) -> dict[str, Any]:
     """Read the recipe's `raw`; returns the passport. Raises a GristmillError and leaves the folder unsealed."""
     start, raw, folder = time.perf_counter(), settings.raw, storage.join(settings.workdir, "ingest")
-    files = readers.find(raw.path, raw.format)
+    left_out: list[str] = []
+    files = readers.find(raw.path, raw.format, left_out=left_out)
     listing = hashlib.sha256("\n".join(f"{file.url}\t{file.size}" for file in files).encode()).hexdigest()
     options = readers.Options(text=raw.text, id=raw.id, encoding=raw.encoding, document=raw.document, extract=raw.extract,
                               max_document_bytes=raw.max_document_bytes)
@@ -140,12 +141,13 @@ def run(settings: recipe.Recipe, engine_name: str = "spark", overwrite: bool = F
     if done is not None:
         return done
     target = _target(folder, settings, files, engine_name)
-    groups = plan(files, target)
+    groups = plan(files, target, raw.document)
     finished = passport.finished(folder)
     task = Ingest(folder, options, target, settings.dropped_text)
     missing = [group for group in groups if group.name not in finished]
     engine.run(engine_name, task, missing, "ingest", lambda: len(passport.finished(folder)))
-    notes = amend.run(folder, [group.name for group in groups], engine_name, raw.id is not None, raw.on_duplicate_id)
+    notes = [f"{len(left_out)} files are of no known format and were left out, such as {left_out[0]}"] if left_out else []
+    notes += amend.run(folder, [group.name for group in groups], engine_name, raw.id is not None, raw.on_duplicate_id)
     found = passport.resummarise(folder)
     if found["rows"] == 0:
         raise InputError(f"{raw.path}: {len(files)} files, and no document in any of them")

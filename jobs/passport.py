@@ -17,7 +17,7 @@ from gristmill.udfs.errors import ErrorRateError, OutputError
 
 FORMAT = 1
 PACKAGES = ("gristmill", "pyarrow", "numpy", "numba", "ftfy", "opencc", "fasttext-numpy2-wheel", "camel-kenlm", "trafilatura",
-            "fastwarc", "charset-normalizer", "pyspark", "ray")
+            "chardet", "orjson", "pyspark", "ray")
 
 
 def fingerprint(identity: Mapping[str, Any]) -> str:

@@ -18,7 +18,8 @@ from gristmill.jobs import charts, samples, storage, summary
 from gristmill.jobs.findings import Keep, asked, flow, ordered_rules, rates, seconds_by_step, verdicts
 from gristmill.jobs.page import bar, cells, code, esc, fill, grid, number, share, short, split
 from gristmill.jobs.passport import finished
-from gristmill.jobs.recipe import Recipe, Rule
+from gristmill.jobs.recipe import Recipe
+from gristmill.jobs.steps import Rule
 
 FILES = 50         # sources that are listed
 MEANINGS = {"error:read": "could not be read", "duplicate_id": "an earlier row has the id"}

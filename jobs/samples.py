@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gristmill.jobs import parts, passport, storage
-from gristmill.jobs.recipe import Rule
+from gristmill.jobs.steps import Rule
 from gristmill.udfs import kernels
 from gristmill.udfs.texts import Texts
 

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gristmill.jobs.recipe import Rule, Step
+from gristmill.jobs.steps import Rule, Step
 from gristmill.udfs import assets, registry
 from gristmill.udfs.errors import GristmillError, InputError
 from gristmill.udfs.texts import Texts

@@ -10,7 +10,7 @@ import pydantic
 import yaml
 from rich.console import Console
 
-from gristmill.jobs.recipe import nearest
+from gristmill.jobs.steps import explain, nearest
 from gristmill.udfs import registry
 from gristmill.udfs.errors import GristmillError, InputError, RecipeError
 from gristmill.udfs.registry import Operator
@@ -56,13 +56,8 @@ def apply(name: str, settings: Iterable[str], field: str, source: IO[bytes], out
         given[key] = yaml.safe_load(value)
     try:
         parameters = registry.check_parameters(operators[name], given)
-        missing = [key for key, model in operators[name].parameters.model_fields.items() if model.is_required() and key not in given]
     except pydantic.ValidationError as error:
-        known = operators[name].parameters.model_fields
-        raise RecipeError("; ".join(f"{name}.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()) +
-                          f". Parameters: {', '.join(known) or 'none'}") from error
-    if missing:
-        raise RecipeError(f"{name}: --set {missing[0]}=… is missing")
+        raise RecipeError("\n".join(dict.fromkeys(explain(item, operators[name].parameters, f"{name}.") for item in error.errors()))) from error
     rows: list[dict[str, Any]] = []
     for number, line in enumerate(source, 1):
         if line.strip():

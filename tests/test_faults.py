@@ -221,7 +221,7 @@ def test_a_full_disk_leaves_no_half_file(tmp_path, monkeypatch):
     assert not target.exists()
 
 
-def test_a_model_that_is_not_the_one_the_manifest_names(tmp_path):
+def test_a_model_that_is_not_the_one_the_manifest_names(tmp_path, monkeypatch):
     model = tmp_path / "lid.176.ftz"
     shutil.copy(assets.resolve("conf/models/lid.176.ftz"), model)
     good = assets.sha256(str(model))
@@ -234,8 +234,12 @@ def test_a_model_that_is_not_the_one_the_manifest_names(tmp_path):
         file.write(b"\0")
     with pytest.raises(RecipeError, match=r"SHA-256 is .*manifest\.yaml says"):
         settings(tmp_path / "a.jsonl", tmp_path / "out", clean=step)
-    with pytest.raises(AssetError, match="put the right file there"):
+    with pytest.raises(RecipeError, match="put the right file there"):
         clean.run(parsed, "local")
+    monkeypatch.setitem(assets.EXPECTED, str(model), good)   # what a worker is told to find
+    (tmp_path / "manifest.yaml").unlink()
+    with pytest.raises(AssetError, match="the recipe was compiled with"):
+        assets.load(str(model), str)
 
 
 def test_an_unsealed_parent_is_refused(tmp_path):

@@ -12,7 +12,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from gristmill.jobs import amend, charts, clean, findings, page, parts, passport, recipe, report, samples, storage, summary
-from gristmill.jobs.recipe import Rule
+from gristmill.jobs.steps import Rule
 
 SECRET = "张三的电话是13800001111"
 HOSTILE = [
@@ -352,7 +352,7 @@ def test_the_table_fits_a_terminal_in_chinese_too():
     scores = {"language_label": {"other": {"n": 9, "nulls": 0, "labels": {"中文（简体）": 5, "[red]x[/]": 4}}}}
     rules = {"language_label != '中文（简体）'": 5, "language_label != [red]x[/]": 4, "error:困惑度": 1}
     sealed = numbers(12_345_678, 10, rules, None, scores, ["language_label", {"keep": list(rules)[:2]}])
-    console = Console(width=100, record=True, file=open("/dev/null", "w"), force_terminal=False)   # noqa: SIM115
+    console = Console(width=100, record=True, file=open("/dev/null", "w"), force_terminal=False)
     report.table(console, "clean", sealed)
     shown = console.export_text()
     assert all(cell_len(line) <= 100 for line in shown.splitlines())

@@ -81,7 +81,7 @@ def main(shared):
     rng.shuffle(chinese)
     body = lines_of(chinese)
     cut = body.index(b"\n", len(body) // 2) + 1
-    broken = b'{"url": "broken/1", "content": "the line ends too ear\n' + b'["not", "an", "object"]\n' + '{"url": "broken/2", "title": "no content"}\n'.encode()
+    broken = b'{"url": "broken/1", "content": "the line ends too ear\n' + b'["not", "an", "object"]\n' + b'{"url": "broken/2", "title": "no content"}\n'
     packed("zh_web.jsonl.gz", squeeze(body[:cut] + broken + body[cut:]))
 
     packed("tw_law.jsonl.zst", zstandard.ZstdCompressor(level=10).compress(
