@@ -268,7 +268,8 @@ def main():
     WORK.mkdir(parents=True, exist_ok=True)
     table = corpus(given.mb)
     size = table["text"].nbytes / 1e6
-    print(f"{platform.processor() or platform.machine()}, {cores} cores, Python {platform.python_version()}; {len(table):,} documents, {size:.1f} MB")
+    machine = f"{platform.processor() or platform.machine()}, {cores} cores, Python {platform.python_version()}"
+    print(f"{machine}; {len(table):,} documents, {size:.1f} MB")
 
     print(f"\n{'operator':28}{'MB/s':>10}{'plain loop':>12}{'ratio':>8}")
     slow_ours = slow_plain = 0.0
@@ -282,13 +283,15 @@ def main():
     whole(settings, table.slice(0, 400), WORK / "warm", cores)
     seconds, peak, sealed = whole(settings, table, WORK / "whole", 4 * cores)
     loop = size * slow_plain / cores
-    print(f"\n{given.recipe} on Spark: {seconds:.1f} s, {size / seconds:.1f} MB/s, {len(table) / seconds:,.0f} rows/s, worker peak {peak:.0f} MB, "
-          f"{sealed['rows']['kept']:,} kept; the plain loop on {cores} ideal cores: {loop:.0f} s, {loop / seconds:.1f} times as long")
+    speed = f"{seconds:.1f} s, {size / seconds:.1f} MB/s, {len(table) / seconds:,.0f} rows/s"
+    print(f"\n{given.recipe} on Spark: {speed}, worker peak {peak:.0f} MB, {sealed['rows']['kept']:,} kept; "
+          f"the plain loop on {cores} ideal cores: {loop:.0f} s, {loop / seconds:.1f} times as long")
     steps = sorted(sealed["seconds_by_step"].items(), key=lambda item: -item[1])
     print("seconds by step: " + ", ".join(f"{name} {value:.1f}" for name, value in steps if value > 0.05))
     if not given.no_growth:
         ten, ten_peak, _ = whole(settings, repeat(table, 10), WORK / "ten", 40 * cores)
-        print(f"ten times the data: {ten:.1f} s, {ten / seconds:.2f} times the time, worker peak {ten_peak:.0f} MB ({ten_peak / peak:.2f} times)")
+        growth = f"{ten / seconds:.2f} times the time, worker peak {ten_peak:.0f} MB ({ten_peak / peak:.2f} times)"
+        print(f"ten times the data: {ten:.1f} s, {growth}")
         big = table.slice(0, 50)
         huge = pa.table({"id": ["huge"], "text": ["".join(table["text"].to_pylist())[: 35 * 10**6]]})
         big = pa.concat_tables([big.select(["id", "text"]).cast(huge.schema), huge])

@@ -140,7 +140,7 @@ def test_apply():
     for bad, message in (('{"text": 1}', "no text in field 'text'"), ('{"txt": ""}', "there is: txt"), ("{", "line 1: not JSON")):
         with pytest.raises(InputError, match=message):
             applied("char_count", bad)
-    with pytest.raises(RecipeError, match="char_repetition.m: unknown key. Did you mean 'n'"):
+    with pytest.raises(RecipeError, match="char_repetition.m: unknown key. Valid: n"):
         applied("char_repetition", "", "m=2")
     with pytest.raises(RecipeError, match="quality.model: is missing"):
         applied("quality", "")

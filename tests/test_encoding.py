@@ -115,9 +115,10 @@ def test_damaged_line_among_good_ones(kind):
     assert tried >= 2 or kind == "utf8_as_gb18030"
 
 
-# kind: share of lines from Wikipedia, comments and laws that come back whole, measured and less 2 %.
-WILD = {"utf8_as_latin1": 0.98, "utf8_as_1252_twice": 0.98, "gbk_as_latin1": 0.97, "gbk_as_1252": 0.97,
-        "gbk_as_latin1_and_utf8_as_1252": 0.97, "big5_as_1252": 0.96, "utf8_as_gb18030": 0.94, "entities": 0.92, "escapes": 0.90}
+# kind: share of lines from Wikipedia, comments and laws that come back whole: all where the encoding is the only damage; lines with
+# tags keep their entities, and \\" is no escape of ours.
+WILD = {"utf8_as_latin1": 0.99, "utf8_as_1252_twice": 0.99, "gbk_as_latin1": 0.99, "gbk_as_1252": 0.99,
+        "gbk_as_latin1_and_utf8_as_1252": 0.99, "big5_as_1252": 0.98, "utf8_as_gb18030": 0.98, "entities": 0.97, "escapes": 0.93}
 
 
 @pytest.mark.parametrize("kind", WILD)
