@@ -53,7 +53,7 @@ def arrow_udf(operator: registry.Operator, column: str, parameters: Mapping[str,
 
     name, kind = operator.name, operator.kind   # the operator itself stays behind: workers find theirs by name
     run.__name__ = column
-    return make(run, from_arrow_type(dtype))
+    return make(run, from_arrow_type(dtype))   # type: ignore[call-overload]
 
 
 def __getattr__(name: str) -> Callable[..., Any]:

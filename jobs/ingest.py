@@ -87,7 +87,8 @@ def identified(table: pa.Table) -> pa.Table:
 
 def rolled(tables: Iterator[pa.Table], target: int) -> Iterator[list[pa.Table]]:
     """Tables collected until they hold `target` bytes of text."""
-    pending, size = [], 0
+    pending: list[pa.Table] = []
+    size = 0
     for table in tables:
         for piece in parts.split(table):
             pending.append(piece)
@@ -101,7 +102,9 @@ def rolled(tables: Iterator[pa.Table], target: int) -> Iterator[list[pa.Table]]:
 
 def plan(files: list[readers.File], target: int, document: str) -> list[Group]:
     """Groups of about `target` bytes, in the order of the files, so that ids and duplicates do not depend on the target."""
-    groups, pending, size = [], [], 0
+    groups: list[tuple[readers.Split, ...]] = []
+    pending: list[readers.Split] = []
+    size = 0
     for split in readers.split(files, target, document=document):
         weight = split.size * (COMPRESSED if split.compression else 1)
         if pending and size + weight > target:

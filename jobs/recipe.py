@@ -56,7 +56,7 @@ class _Loader(yaml.SafeLoader):
     """YAML without duplicate keys, which would silently drop the first of two steps' settings."""
 
 
-def _mapping(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+def _mapping(loader: Any, node: Any, deep: bool = False) -> dict[Hashable, Any]:
     keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
     twice = next((key for key in keys if keys.count(key) > 1), None)
     if twice is not None:

@@ -171,7 +171,7 @@ def failures(rule: Rule, scores: pa.Array, languages: np.ndarray | None, named: 
 
 
 def _attempt(
-    operator: registry.Operator, texts: Texts, parameters: Mapping[str, Any], languages: Callable[[], np.ndarray] | np.ndarray
+    operator: registry.Operator, texts: Texts, parameters: Mapping[str, Any], languages: Callable[[], np.ndarray] | np.ndarray | None
 ) -> tuple[Any, dict[int, Exception]]:
     """The operator's result on a batch; where it raises, halves are tried until the documents that it raises on stand alone.
 

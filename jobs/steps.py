@@ -76,7 +76,9 @@ def explain(item: Any, model: type[pydantic.BaseModel], prefix: str = "") -> str
 
 def parse(items: list[Any]) -> tuple[list[Step], list[str]]:
     """The steps of a list, and what is wrong with the others; a rule may only name a score that an earlier step made."""
-    found, mistakes, made = [], [], {}
+    found: list[Step] = []
+    mistakes: list[str] = []
+    made: dict[str, Any] = {}
     for n, item in enumerate(items):
         place = f"clean[{n}]"
         if isinstance(item, str):
@@ -134,7 +136,8 @@ def _operator_step(name: str, value: Any, place: str) -> tuple[Step | None, list
 
 def _rules(value: Any, made: Mapping[str, Any], later: list[Any], place: str) -> tuple[list[Rule], list[str]]:
     groups = value if isinstance(value, dict) else {None: value}
-    rules, mistakes = [], []
+    rules: list[Rule] = []
+    mistakes: list[str] = []
     for language, lines in groups.items():
         if language is not None and not LANGUAGE.match(str(language)):
             mistakes.append(f"{place}.keep: '{language}' is not a language code such as zh or en")

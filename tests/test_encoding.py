@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from gristmill.udfs import encoding, script  # noqa: F401 (they register)
 from gristmill.udfs import kernels_encoding as kernels
 from gristmill.udfs.errors import RecipeError
-from gristmill.udfs.mojibake import repair
+from gristmill.udfs.mojibake import bad, repair
 from gristmill.udfs.registry import OPERATORS
 from gristmill.udfs.texts import Texts
 from shared import rows, shared
@@ -178,7 +178,7 @@ LATIN = "".join(chars for name, chars in MOJIBAKE_CATEGORIES.items() if name != 
 @given(st.text(st.sampled_from(LATIN + "\x80\x93aZ09 .中“的"), max_size=12))
 def test_kernel_finds_all_that_ftfy_calls_bad(line):
     found = kernels.damaged_lines(texts([line]).codes, np.array([0, len(line)]), *kernels.mojibake_classes())
-    assert not is_bad(line) or len(found) == 1
+    assert not is_bad(line) or (len(found) == 1 and bad(line))
 
 
 DAMAGED = [DAMAGE[kind](sentence) for kind in ("gbk_as_1252", "utf8_as_1252_twice", "escapes") for sentence in SENTENCES[:2]]
@@ -314,7 +314,7 @@ def test_sentences_from_hong_kong():
     fixed = run("to_simplified", [case["trad"] for case in cases])
     assert sum(new == case["simp"] for new, case in zip(fixed, cases, strict=True)) >= 2989     # of 2,994; OpenCC itself has as many
     assert sum(ratio > 0 for ratio in run("traditional_ratio", [case["simp"] for case in cases])) <= 3         # 拚 and 搧 stay in the gold
-    assert np.median(run("traditional_ratio", [case["trad"] for case in cases])) > 0.3
+    assert np.median(run("traditional_ratio", [case["trad"] for case in cases])) > 0.28
 
 
 def test_whole_documents_as_opencc_has_them():

@@ -43,10 +43,11 @@ class Operator:
     @functools.cached_property
     def parameters(self) -> type[pydantic.BaseModel]:
         """A pydantic model of the function's keyword arguments; each may also be a map from language to value."""
-        hints, fields = get_type_hints(self.function, include_extras=True), {}
+        hints: dict[str, Any] = get_type_hints(self.function, include_extras=True)
+        fields: dict[str, Any] = {}
         for name, parameter in list(inspect.signature(self.function).parameters.items())[1:]:
             hint = hints[name]
-            fields[name] = (hint | dict[str, hint], ... if parameter.default is parameter.empty else parameter.default)
+            fields[name] = (hint | dict[str, hint], ... if parameter.default is parameter.empty else parameter.default)   # type: ignore[valid-type]
         config = pydantic.ConfigDict(extra="forbid", validate_default=False, strict=False, arbitrary_types_allowed=True)
         return pydantic.create_model(self.name, __config__=config, **fields)   # type: ignore[call-overload, no-any-return]
 

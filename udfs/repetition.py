@@ -121,7 +121,7 @@ def _paragraphs(text: Texts, compat: str) -> tuple[np.ndarray, np.ndarray, np.nd
     """Runs of lines that are not blank; for datatrove, what two or more line feeds separate."""
     _check(compat, known=("gopher", "datatrove"))
     if compat == "datatrove":
-        return kernels_spans.split(text.codes, *kernels_spans.strip(text.bits, text.offsets[:-1], text.offsets[1:]), 2)
+        return kernels_spans.split(text.codes, *kernels_spans.strip(text.bits, text.offsets[:-1], text.offsets[1:]), 2)   # type: ignore[call-arg]
     starts, ends = kernels_spans.strip(text.bits, *text.lines[:2])
     first = text.lines[2]
     filled = np.append(starts < ends, False)

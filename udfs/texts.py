@@ -109,8 +109,8 @@ class Texts:
 
     def take(self, chosen: np.ndarray) -> "Texts":
         """The texts at these positions, or where this mask is true."""
-        chosen = pa.array(chosen)
-        return Texts(self.array.filter(chosen) if pa.types.is_boolean(chosen.type) else self.array.take(chosen))
+        at = pa.array(chosen)
+        return Texts(self.array.filter(at) if pa.types.is_boolean(at.type) else self.array.take(at))
 
     def part(self, mask: np.ndarray) -> "Texts":
         """The texts where the mask is true; the same object for an equal mask, so that groups by language share their work."""
