@@ -115,6 +115,14 @@ def test_damaged_line_among_good_ones(kind):
     assert tried >= 2 or kind == "utf8_as_gb18030"
 
 
+def test_damage_inside_a_good_line():
+    for kind in ("utf8_as_latin1", "utf8_as_1252_twice", "gbk_as_latin1", "gbk_as_1252"):
+        for good in ("张三说好的", "数据处理方案", "图书馆开放时间"):
+            for before, after in (("作者：", " 时间：2020年"), ("他说“", "”，然后走了。"), ("See ", " for more — it’s “good”.")):
+                assert run("fix_mojibake", [before + DAMAGE[kind](good) + after]) == [before + good + after]
+    assert run("fix_mojibake", ["他说“鍥句功棣嗗紑鏀炬椂闂�”，时间：涓\ue15f枃锛�"]) == ["他说“图书馆开放时�”，时间：中文�"]
+
+
 # kind: share of lines from Wikipedia, comments and laws that come back whole: all where the encoding is the only damage; lines with
 # tags keep their entities, and \\" is no escape of ours.
 WILD = {"utf8_as_latin1": 0.99, "utf8_as_1252_twice": 0.99, "gbk_as_latin1": 0.99, "gbk_as_1252": 0.99,

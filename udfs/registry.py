@@ -7,10 +7,10 @@
 import functools
 import hashlib
 import importlib
-import importlib.util
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -64,10 +64,12 @@ class Operator:
 
     @functools.cached_property
     def version(self) -> str:
-        """SHA-256 of the modules that decide the result: the operator's own, and the kernels that all share."""
+        """SHA-256 of the modules and tables that decide the result: the operator's own, and what it imports."""
         digest = hashlib.sha256()
         for name in sorted({self.function.__module__, *_ours(self.function.__module__)}):
             digest.update(inspect.getsource(importlib.import_module(name)).encode())
+            table = resources.files("gristmill.udfs").joinpath(f"{name.rpartition('.')[2]}.npz")   # characters.npz, han.npz
+            digest.update(table.read_bytes() if table.is_file() else b"")
         return digest.hexdigest()[:16]
 
     def columns(self, parameters: Mapping[str, Any]) -> dict[str, pa.DataType]:
@@ -137,8 +139,7 @@ def score(dtype: pa.DataType, unit: str = "", each: str | None = None, **extra: 
 def operators() -> dict[str, Operator]:
     """Every operator by name, in the order of the modules."""
     for module in MODULES:
-        if importlib.util.find_spec(f"gristmill.udfs.{module}"):   # TEMPORARY
-            importlib.import_module(f"gristmill.udfs.{module}")
+        importlib.import_module(f"gristmill.udfs.{module}")
     return OPERATORS
 
 
