@@ -6,13 +6,14 @@ import re
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from gristmill.udfs import kernels_boilerplate, kernels_markup, kernels_navigation
 from gristmill.udfs.assets import CONF
 from gristmill.udfs.errors import AssetError
 from gristmill.udfs.markup import boilerplate_list, remove_boilerplate_lines, remove_markup
 from gristmill.udfs.texts import Texts
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from shared import rows
 
 LIST = CONF / "wordlists" / "boilerplate.txt"
@@ -233,7 +234,7 @@ def test_boilerplate_lines_go(text, expected):
 @pytest.mark.parametrize("text", [
     "根据著作权法，出版者对其出版的图书享有版权所有的各项权利，任何单位未经许可不得转载、摘编或者以其他方式使用，但法律另有规定的除外；违反规定的，应当依法承担停止侵害、消除影响、赔礼道歉、赔偿损失等民事责任，情节严重的由著作权行政管理部门给予处罚。",
     "责任编辑的工作是审读书稿。", "他把全文展开给我看。", "Cookies are small; this recipe for cookies needs butter.", "首页设计", "home", "Next", "关于我们的故事",
-    "```\nsubscribe\nlogin\n```", "    subscribe,", "contact={contact}", "第一条 为了规范互联网信息服务，制定本办法。", "大 小", "阅读全文并回答下列问题。",
+    ":" * 5000, "责任编辑" + "：" * 5000 + "张三", "```\nsubscribe\nlogin\n```", "    subscribe,", "contact={contact}", "第一条 为了规范互联网信息服务，制定本办法。", "大 小", "阅读全文并回答下列问题。",
 ])
 def test_text_stays(text):
     array = pa.array([text], pa.large_string())
