@@ -35,17 +35,18 @@ class Texts:
 
     @cached_property
     def utf8(self) -> tuple[np.ndarray, np.ndarray]:
-        """(bytes uint8[m], offsets int64[n + 1]); the offsets start where the Arrow slice starts."""
-        if len(self.array) == 0:
-            return np.empty(0, np.uint8), np.zeros(1, np.int64)
-        _, offsets, data = self.array.buffers()
-        ends = np.frombuffer(offsets, np.int64)[self.array.offset : self.array.offset + len(self.array) + 1]
-        if self.nulls is not None:   # Arrow lets a null cover bytes
-            ends = ends.copy()
-            filled = pc.fill_null(self.array, "")
-            _, offsets, data = filled.buffers()
-            ends = np.frombuffer(offsets, np.int64)[filled.offset : filled.offset + len(filled) + 1]
-        return (np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8)), ends
+        """(bytes uint8[m], offsets int64[n + 1]); the offsets start where the Arrow slice starts.
+
+        Both are read-only, as buffers from Spark are: numba would compile every kernel once more for writable ones.
+        """
+        array = self.array if self.nulls is None else pc.fill_null(self.array, "")   # Arrow lets a null cover bytes
+        data, offsets = np.empty(0, np.uint8), np.zeros(1, np.int64)
+        if len(array):
+            _, ends, content = array.buffers()
+            offsets = np.frombuffer(ends, np.int64)[array.offset : array.offset + len(array) + 1]
+            data = data if content is None else np.frombuffer(content, np.uint8)
+        data.flags.writeable = offsets.flags.writeable = False
+        return data, offsets
 
     @cached_property
     def sizes(self) -> np.ndarray:
