@@ -20,16 +20,28 @@ def empty() -> dict[str, Any]:
             "rules": {}, "only": {}, "seconds": {}, "scores": {}}
 
 
-def digest(ids: pa.Array | pa.ChunkedArray, texts: pa.Array | pa.ChunkedArray, whys: pa.Array | pa.ChunkedArray) -> int:
+def rules_failed(whys: pa.ChunkedArray) -> list[list[str]]:
+    """The rules in each `why`, without making a Python object of every entry, which would cost more than most operators do."""
+    names: list[str] = []
+    sizes: list[int] = []
+    for chunk in whys.chunks:
+        sizes += pc.fill_null(pc.list_value_length(chunk), 0).to_pylist()
+        entries = pc.list_flatten(chunk)
+        names += entries.field("rule").to_pylist() if pa.types.is_struct(entries.type) else []
+    ends = np.cumsum([0, *sizes]).tolist()
+    return [names[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+
+
+def digest(ids: pa.Array | pa.ChunkedArray, texts: pa.Array | pa.ChunkedArray, rules: list[list[str]]) -> int:
     """Order-free digest of documents: the sum, modulo 2^128, of BLAKE2b over each one's id, text and the rules it failed."""
     total = 0
     identifiers, contents = pc.cast(ids, pa.binary()).to_pylist(), pc.cast(texts, pa.binary()).to_pylist()
-    for identifier, text, why in zip(identifiers, contents, whys.to_pylist(), strict=True):
+    for identifier, text, failed in zip(identifiers, contents, rules, strict=True):
         one = hashlib.blake2b(identifier or b"", digest_size=16)
         one.update(b"\0null" if text is None else b"\0text")
         one.update(text or b"")
-        for entry in why or ():
-            one.update(b"\0" + entry["rule"].encode())
+        for rule in failed:
+            one.update(b"\0" + rule.encode())
         total += int.from_bytes(one.digest(), "big")
     return total % MODULUS
 
@@ -52,8 +64,8 @@ def of_result(table: pa.Table, kept: np.ndarray, units: Mapping[str, str], langu
     text, rules, only = table["text"], Counter[str](), Counter[str]()
     sizes = pc.fill_null(pc.binary_length(text), 0).to_numpy()
     tokens = token_estimates(table)
-    for why in table["why"].filter(pa.array(~kept)).to_pylist():
-        names = [entry["rule"] for entry in why]
+    failed = rules_failed(table["why"])
+    for names in failed:
         rules.update(set(names))
         if len(names) == 1:
             only[names[0]] += 1
@@ -61,7 +73,7 @@ def of_result(table: pa.Table, kept: np.ndarray, units: Mapping[str, str], langu
         rows=len(table), kept=int(kept.sum()), dropped=int((~kept).sum()), rules=dict(rules), only=dict(only),
         errors=sum(count for rule, count in rules.items() if rule.startswith("error:")),
         bytes=int(sizes.sum()), kept_bytes=int(sizes[kept].sum()), tokens=int(tokens.sum()), kept_tokens=int(tokens[kept].sum()),
-        digest=f"{digest(table['id'], text, table['why']):032x}",
+        digest=f"{digest(table['id'], text, failed):032x}",
     )
     for name, unit in units.items():
         found["scores"][name] = _distribution(table[name], unit, languages)

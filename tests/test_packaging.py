@@ -52,5 +52,5 @@ def test_operators_recipes_and_models_work_from_there(dist, place):
 
 @pytest.mark.parametrize("package", ["jobs", "udfs", "training"])
 def test_a_second_import_name_is_refused(package):
-    done = subprocess.run([sys.executable, "-c", f"import {package}"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", f"import sys; sys.path.insert(0, '.'); import {package}"], cwd=ROOT, capture_output=True, text=True)
     assert f"import gristmill.{package}, not {package}" in done.stderr

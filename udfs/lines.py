@@ -27,7 +27,7 @@ def _share(text: Texts, holds) -> np.ndarray:
 
 @jit
 def _among(code, group):
-    for member in group:    # noqa: SIM110 (numba)
+    for member in group:
         if member == code:
             return True
     return False
