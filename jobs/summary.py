@@ -1,6 +1,7 @@
 """What is counted while documents pass: sums that can be added in any order, so that tasks and engines do not matter."""
 
 import hashlib
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -29,7 +30,7 @@ def rules_failed(whys: pa.ChunkedArray) -> list[list[str]]:
         entries = pc.list_flatten(chunk)
         names += entries.field("rule").to_pylist() if pa.types.is_struct(entries.type) else []
     ends = np.cumsum([0, *sizes]).tolist()
-    return [names[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+    return [names[start:end] for start, end in itertools.pairwise(ends)]
 
 
 def digest(ids: pa.Array | pa.ChunkedArray, texts: pa.Array | pa.ChunkedArray, rules: list[list[str]]) -> int:

@@ -57,7 +57,8 @@ def apply(name: str, settings: Iterable[str], field: str, source: IO[bytes], out
     try:
         parameters = registry.check_parameters(operators[name], given)
     except pydantic.ValidationError as error:
-        raise RecipeError("\n".join(dict.fromkeys(explain(item, operators[name].parameters, f"{name}.") for item in error.errors()))) from error
+        mistakes = [explain(item, operators[name].parameters, f"{name}.") for item in error.errors()]
+        raise RecipeError("\n".join(dict.fromkeys(mistakes))) from error
     rows: list[dict[str, Any]] = []
     for number, line in enumerate(source, 1):
         if line.strip():
