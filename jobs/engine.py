@@ -133,13 +133,18 @@ def _ray() -> Any:
     return ray
 
 
+def _work(task: Task, part: Any) -> None:
+    task(part)
+
+
 def run_ray(task: Task, parts: Sequence[Any]) -> None:
     """One Ray task a part, at most four times as many in flight as there are CPUs."""
     ray = _ray()
-    remote, limit, flying = ray.remote(max_retries=3)(task), 4 * parallelism("ray"), []
+    remote, limit, flying = ray.remote(max_retries=3)(_work), 4 * parallelism("ray"), []
+    shared = ray.put(task)
     try:
         for part in parts:
-            flying.append(remote.remote(part))
+            flying.append(remote.remote(shared, part))
             if len(flying) >= limit:
                 ready, flying = ray.wait(flying, num_returns=1)
                 ray.get(ready)

@@ -64,6 +64,17 @@ def test_spark_equals_local(corpus, tmp_path, spark):
     same(tmp_path / "a", tmp_path / "b")
 
 
+def test_ray_equals_local(corpus, tmp_path):
+    ray = pytest.importorskip("ray")
+    a = both(settings(corpus, tmp_path / "a"), "local")
+    try:
+        b = both(settings(corpus, tmp_path / "b"), "ray")
+    finally:
+        ray.shutdown()
+    assert a["digest"] == b["digest"]
+    same(tmp_path / "a", tmp_path / "b")
+
+
 def test_the_number_of_parts_does_not_matter(many, tmp_path, monkeypatch):
     a = both(settings(many, tmp_path / "a"), "local")
     monkeypatch.setattr(ingest, "LEAST", 50_000)
