@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 SMALL = 200            # bins from 0 to 1; above that, which no ratio is, 16 bins a doubling
+BINS = 1 << 15         # more than there can be: the largest double is in bin 16,584
 MODULUS = 1 << 128
 LABELS = 200           # distinct values of a text score that are counted, the rest goes to "(other)"
 
@@ -49,7 +51,7 @@ def digest(ids: pa.Array | pa.ChunkedArray, texts: pa.Array | pa.ChunkedArray, r
 
 def bin_of(values: np.ndarray, unit: str) -> np.ndarray:
     """int64[n]: the histogram bin of each value; see edge_of."""
-    values = np.clip(values, 0, 1 if unit == "ratio" else None)
+    values = np.clip(values, 0, 1 if unit == "ratio" else sys.float_info.max)
     large = SMALL + np.floor(16 * np.log2(np.maximum(values, 1)) + 1e-9)
     return np.where((values < 1) | (unit == "ratio"), np.floor(values * SMALL + 1e-9), large).astype(np.int64)
 
@@ -76,8 +78,10 @@ def of_result(table: pa.Table, kept: np.ndarray, units: Mapping[str, str], langu
         bytes=int(sizes.sum()), kept_bytes=int(sizes[kept].sum()), tokens=int(tokens.sum()), kept_tokens=int(tokens[kept].sum()),
         digest=f"{digest(table['id'], text, failed):032x}",
     )
+    names = list(dict.fromkeys(languages))
+    groups = np.searchsorted(np.sort(names), languages) if names else np.empty(0, np.int64)
     for name, unit in units.items():
-        found["scores"][name] = _distribution(table[name], unit, languages)
+        found["scores"][name] = _distribution(table[name], unit, sorted(names), groups)
     return found
 
 
@@ -95,22 +99,23 @@ def token_estimates(table: pa.Table) -> np.ndarray:
     return pc.fill_null(pc.binary_length(table["text"]), 0).to_numpy() // 4
 
 
-def _distribution(column: pa.ChunkedArray, unit: str, languages: np.ndarray) -> dict[str, Any]:
-    """{language: {"n", "sum", "nulls", "bins" | "labels"}} of one score."""
-    out: dict[str, Any] = {}
-    valid = column.is_valid().to_numpy()
-    text = pa.types.is_string(column.type)
-    for language in dict.fromkeys(languages):
-        mine = languages == language
-        part: dict[str, Any] = {"n": int((mine & valid).sum()), "nulls": int((mine & ~valid).sum())}
-        chosen = column.filter(pa.array(mine & valid))
-        if text:
-            part["labels"] = dict(Counter(chosen.to_pylist()).most_common(LABELS))
-        else:
-            values = chosen.to_numpy().astype(np.float64)
-            bins, counts = np.unique(bin_of(values, unit), return_counts=True)
-            part["sum"], part["bins"] = float(values.sum()), {str(b): int(c) for b, c in zip(bins, counts, strict=True)}
-        out[str(language)] = part
+def _distribution(column: pa.ChunkedArray, unit: str, names: list[str], groups: np.ndarray) -> dict[str, Any]:
+    """{language: {"n", "sum", "nulls", "bins" | "labels"}} of one score; `groups` int64[n] is each document's place in `names`."""
+    valid, text = column.is_valid().to_numpy(), pa.types.is_string(column.type)
+    counts, of_valid = np.bincount(groups, minlength=len(names)), groups[valid]
+    filled = np.bincount(of_valid, minlength=len(names))
+    out: dict[str, Any] = {name: {"n": int(n), "nulls": int(all_ - n)} for name, n, all_ in zip(names, filled, counts, strict=True)}
+    if text:
+        labels = np.array(column.drop_null().to_pylist(), object)
+        for k, name in enumerate(names):
+            out[name]["labels"] = dict(Counter(labels[of_valid == k]).most_common(LABELS))
+        return out
+    values = column.drop_null().to_numpy().astype(np.float64)
+    for name, total_ in zip(names, np.bincount(of_valid, values, len(names)), strict=True):
+        out[name].update(sum=float(total_), bins={})
+    found, sizes = np.unique(of_valid * BINS + bin_of(values, unit), return_counts=True)
+    for key, size in zip(found.tolist(), sizes.tolist(), strict=True):
+        out[names[key // BINS]]["bins"][str(key % BINS)] = size
     return out
 
 

@@ -192,6 +192,7 @@ def test_spark_submit_on_a_local_cluster_with_a_killed_executor(written, spark):
             os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 0, out.decode()[-3000:]
     assert json.loads((folder / "passport.json").read_text())["digest"] == expected
+    same(path.parent / "whole", path.parent / "out")
 
 
 def test_a_task_that_fails_names_the_cause(corpus, tmp_path, spark):

@@ -136,6 +136,7 @@ def score(dtype: pa.DataType, unit: str = "", each: str | None = None, **extra: 
     return lambda function: _register(Operator(function.__name__, "score", function, dtype, unit, extra, each))
 
 
+@functools.cache
 def operators() -> dict[str, Operator]:
     """Every operator by name, in the order of the modules."""
     for module in MODULES:
