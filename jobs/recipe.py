@@ -3,6 +3,7 @@
 Every mistake is reported at once, with the place, the value and the nearest valid choice.
 """
 
+import re
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, Literal
 
@@ -13,6 +14,9 @@ import yaml
 from gristmill.jobs.steps import Step, explain, nearest
 from gristmill.jobs.steps import parse as parse_steps
 from gristmill.udfs.errors import RecipeError
+from gristmill.udfs.shingles import shingling
+
+HIGHEST = re.compile(r"^highest\(\s*([A-Za-z_]\w*)\s*\)$")
 
 
 class Section(pydantic.BaseModel):
@@ -35,6 +39,63 @@ class Raw(Section):
     file_mb: float = pydantic.Field(default=32, gt=0)
 
 
+class Lines(Section):
+    """Lines (or paragraphs, or sentences) that stand in more than `max_documents` documents are removed."""
+
+    max_documents: int = pydantic.Field(default=50, ge=1)
+    unit: Literal["line", "paragraph", "sentence"] = "line"
+
+
+class Dedup(Section):
+    """Which documents are duplicates, and which one of them stays; jobs/dedup.py has the meaning of each key."""
+
+    exact: Literal["raw", "folded"] | bool = "raw"
+    empty: bool = False
+    method: Literal["jaccard", "simhash", "embedding"] = "jaccard"
+    threshold: float | None = pydantic.Field(default=0.8, gt=0, le=1)
+    shingle: str | dict[str, str] | None = None
+    sketch: Literal["fast", "minhash"] = "fast"
+    values: int = pydantic.Field(default=128, ge=8, le=1024)
+    bands: int | None = pydantic.Field(default=None, ge=1)
+    rows: int | None = pydantic.Field(default=None, ge=1)
+    verify: Literal["exact", "sketch"] = "exact"
+    distance: int = pydantic.Field(default=3, ge=0, le=8)
+    keep: str | list[str] = "longest"
+    rehydrate: bool = False
+    lines: Lines | None = None
+    against: list[str] = []
+
+    @pydantic.field_validator("shingle")
+    @classmethod
+    def _shingle(cls, value: Any) -> Any:
+        shingling(value)
+        return value
+
+    @pydantic.field_validator("keep")
+    @classmethod
+    def _keep(cls, value: Any) -> Any:
+        if isinstance(value, str) and value not in ("longest", "shortest", "first") and not HIGHEST.match(value):
+            raise ValueError("longest, shortest, first, highest(SCORE) or a list of sources")
+        return value
+
+    @pydantic.model_validator(mode="after")
+    def _bands(self) -> "Dedup":
+        if (self.bands is None) != (self.rows is None):
+            raise ValueError("bands and rows go together; give both, or neither and let the threshold choose")
+        if (self.bands or 0) * (self.rows or 0) > self.values:
+            raise ValueError(f"{self.bands} bands of {self.rows} rows need more values than {self.values}")
+        return self
+
+
+class Decontaminate(Section):
+    """Documents that overlap with items of these benchmarks are dropped, or marked."""
+
+    benchmarks: list[str] = pydantic.Field(min_length=1)
+    action: Literal["drop", "mark"] = "drop"
+    words: int = pydantic.Field(default=13, ge=4)
+    chars: int = pydantic.Field(default=30, ge=8)
+
+
 class Recipe(Section):
     """A whole recipe. `clean` is a tuple of steps; sections that are None are not in the recipe."""
 
@@ -46,10 +107,17 @@ class Recipe(Section):
     dropped_text: Literal["keep", "hash", "none"] = "keep"
     score_dropped: bool = False
     clean: list[Any] | None = None
+    dedup: Dedup | None = None
+    decontaminate: Decontaminate | None = None
 
     def sections(self) -> list[str]:
         """The jobs that this recipe asks for, in the order of the flow."""
-        return ["ingest"] + (["clean"] if self.clean is not None else [])
+        return ["ingest", *(name for name in ("clean", "dedup", "decontaminate") if getattr(self, name) is not None)]
+
+    def parent(self, section: str) -> str:
+        """The folder that a section reads: the output of the nearest earlier section that the recipe has."""
+        sections = self.sections()
+        return f"{self.workdir.rstrip('/')}/{sections[sections.index(section) - 1]}"
 
 
 class _Loader(yaml.SafeLoader):

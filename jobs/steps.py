@@ -4,7 +4,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow as pa
 import pydantic
@@ -65,12 +65,17 @@ def explain(item: Any, model: type[pydantic.BaseModel], prefix: str = "") -> str
     place = ".".join(str(part) for part in item["loc"] if not str(part).startswith(("dict[", "list[", "function-", "constrained")))
     if item["type"] == "extra_forbidden":
         fields: Iterable[str] = model.model_fields
+        inner = model
         for part in item["loc"][:-1]:
-            inner = model.model_fields[str(part)].annotation
-            fields = inner.model_fields if isinstance(inner, type) and issubclass(inner, pydantic.BaseModel) else fields
+            kind = inner.model_fields[str(part)].annotation
+            inner = next((k for k in (kind, *get_args(kind)) if isinstance(k, type) and issubclass(k, pydantic.BaseModel)), inner)
+            fields = inner.model_fields
         return f"{prefix}{place}: unknown key.{nearest(str(item['loc'][-1]), fields)}"
     if item["type"] == "missing":
         return f"{prefix}{place}: is missing"
+    if item["type"] == "value_error":
+        given = "" if isinstance(item["input"], dict) else f", not {item['input']!r}"
+        return f"{prefix}{place}: {item['msg'].removeprefix('Value error, ')}{given}"
     return f"{prefix}{place}: {item['msg'][0].lower()}{item['msg'][1:]}, not {item['input']!r}"
 
 

@@ -10,6 +10,8 @@ import pydantic
 import yaml
 from rich.console import Console
 
+from gristmill.jobs import dedup
+from gristmill.jobs.recipe import Dedup
 from gristmill.jobs.steps import explain, nearest
 from gristmill.udfs import registry
 from gristmill.udfs.errors import GristmillError, InputError, RecipeError
@@ -103,6 +105,8 @@ def warm() -> None:
     for operator in registry.operators().values():
         if not any(field.is_required() for field in operator.parameters.model_fields.values()):
             registry.apply(operator, Texts(texts), {})
+    for settings in ({}, {"sketch": "minhash", "verify": "sketch", "exact": "folded"}, {"method": "simhash"}):
+        dedup.warm(Dedup.model_validate(settings), [text for text in samples if text])
 
 
 if __name__ == "__main__":

@@ -285,7 +285,8 @@ def main():
     seconds, peak, sealed = sorted(runs, key=lambda run: run[0])[1]
     loop = size * slow_plain / cores
     speed = f"{seconds:.1f} s, {size / seconds:.1f} MB/s, {len(table) / seconds:,.0f} rows/s"
-    print(f"\n{given.recipe} on Spark (median of {', '.join(f'{run[0]:.1f}' for run in runs)} s): {speed}, worker peak {peak:.0f} MB, {sealed['rows']['kept']:,} kept; "
+    print(f"\n{given.recipe} on Spark, median of {', '.join(f'{run[0]:.1f}' for run in runs)} s:")
+    print(f"{speed}, worker peak {peak:.0f} MB, {sealed['rows']['kept']:,} kept; "
           f"the plain loop on {cores} ideal cores: {loop:.0f} s, {loop / seconds:.1f} times as long")
     steps = sorted(sealed["seconds_by_step"].items(), key=lambda item: -item[1])
     print("seconds by step: " + ", ".join(f"{name} {value:.1f}" for name, value in steps if value > 0.05))

@@ -1,0 +1,182 @@
+"""Which documents of each cluster stay: their texts meet in one task, the most preferred first (udfs/keepers.py has the rule)."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gristmill.jobs import clusters, exchange, parts, sketches, storage
+from gristmill.jobs.clusters import Banding
+from gristmill.jobs.sketches import Sketching, Source
+from gristmill.udfs import keepers, shingles
+from gristmill.udfs.texts import Texts
+
+RULES = {keepers.SAME: "exact", keepers.SIMILAR: "near"}
+FATES = pa.schema([("number", pa.int64()), ("rule", pa.string()), ("value", pa.float64()), ("keeper", pa.string()),
+                   ("keeper_number", pa.int64()), ("count", pa.int64())])
+CHUNK = 32 * 2**20         # bytes of text that are shingled at once
+GROUP = 64                 # parts whose fates are one file
+
+
+@dataclass(frozen=True)
+class Decide:
+    """Emit: the members of clusters, with their texts. Reduce: what becomes of them, a file of `folder` a bucket."""
+
+    how: Sketching
+    banding: Banding
+    threshold: float | None
+    verify: str
+    members: str
+    buckets: int
+    folder: str
+
+    @property
+    def measure(self) -> int:
+        if self.how.method == "simhash":
+            return keepers.BITS
+        return keepers.PLACES if self.verify == "sketch" else keepers.SETS
+
+    @property
+    def texts_needed(self) -> bool:
+        return self.measure == keepers.SETS and self.threshold is not None
+
+    def emit(self, source: Source) -> Iterator[tuple[int, pa.Table]]:
+        places, cluster, same = clusters.members(self.members, source.first, source.rows)
+        if not len(places):
+            return
+        texts = parts.batches(source.part.url, ["text"]) if self.texts_needed else None
+        for at, table in self._rows(source, texts):
+            low, high = np.searchsorted(places, [at, at + len(table)])
+            if low == high:
+                continue
+            chosen = table.take(pa.array(places[low:high] - at))
+            n = len(chosen)
+            columns: dict[str, Any] = {
+                "bucket": (cluster[low:high] * 0x9E3779B1 >> 7) % self.buckets, "number": places[low:high] + source.first,
+                "past": np.full(n, bool(source.release)), "rank": chosen["rank"], "id": chosen["id"], "raw": chosen["raw"],
+                "exact": chosen["exact"], "keys": self._packed(chosen["sketch"]),
+                "data": pa.nulls(n, pa.large_binary()) if self.texts_needed else chosen["sketch"].cast(pa.large_binary())}
+            if self.texts_needed:
+                text = chosen["text"].cast(pa.large_string()).cast(pa.large_binary()).combine_chunks()
+                columns["data"] = pc.if_else(pa.array(same[low:high]), pa.scalar(None, pa.large_binary()), text)
+            made = pa.table(columns)
+            for bucket in np.unique(columns["bucket"]).tolist():
+                yield bucket, made.filter(pc.equal(made["bucket"], bucket)).drop_columns("bucket")
+
+    def _rows(self, source: Source, texts: Iterator[pa.Table] | None) -> Iterator[tuple[int, pa.Table]]:
+        """(place of the first row, the sketches' columns and, where they are needed, the texts)."""
+        at = 0
+        if texts is None:
+            for table in sketches.read(source.url):
+                yield at, table
+                at += len(table)
+            return
+        whole = pa.concat_tables(sketches.read(source.url))
+        for batch in texts:
+            yield at, whole.slice(at, len(batch)).append_column("text", batch["text"])
+            at += len(batch)
+
+    def _packed(self, sketch: pa.ChunkedArray) -> pa.Array:
+        keys = self.banding.keys(sketches.matrix(sketch, np.uint8)) if self.banding.bands else np.zeros((len(sketch), 1), np.uint64)
+        return sketches.binary(keys.view(np.uint8))
+
+    def reduce(self, bucket: int, tables: Sequence[pa.Table]) -> None:
+        table = pa.concat_tables(tables)
+        light = table.drop_columns("data")
+        order = pc.sort_indices(light, [("past", "descending"), ("rank", "ascending"), ("id", "ascending"), ("number", "ascending")])
+        light = light.take(order)
+        raw, exact = (sketches.matrix(light[name], np.uint64) for name in ("raw", "exact"))
+        keys, past = sketches.matrix(light["keys"], np.uint64), light["past"].to_numpy()
+        if not self.banding.bands:
+            keys = keys[:, :0]
+        carriers = self._carriers(raw, table["data"], order.to_numpy().astype(np.int64))
+        state = keepers.Keepers(self.measure, self.threshold or 2.0)
+        fates, keeper, values = np.empty(len(light), np.int8), np.empty(len(light), np.int64), np.empty(len(light))
+        for low, high in self._chunks(table["data"], carriers):
+            data, offsets = self._compared(gather(table["data"], carriers[low:high]))
+            got = state.settle(exact[low:high], keys[low:high], data, offsets, past[low:high])
+            fates[low:high], keeper[low:high], values[low:high] = got
+        self._write(bucket, light, fates, keeper, values, past)
+
+    def _carriers(self, raw: np.ndarray, data: pa.ChunkedArray, order: np.ndarray) -> np.ndarray:
+        """For each document in order the row of `data` that has its text: its own, or that of the one with the same text."""
+        missing = pc.is_null(data).to_numpy()[order]
+        rows = order.copy()
+        if missing.any():
+            known = {pair.tobytes(): row for pair, row in zip(raw[~missing], order[~missing], strict=True)}
+            rows[missing] = [known[pair.tobytes()] for pair in raw[missing]]
+        return rows
+
+    def _chunks(self, data: pa.ChunkedArray, rows: np.ndarray) -> Iterator[tuple[int, int]]:
+        ends = np.cumsum(pc.fill_null(pc.binary_length(data), 0).to_numpy()[rows])
+        low = 0
+        while low < len(rows):
+            high = max(low + 1, int(np.searchsorted(ends, (ends[low - 1] if low else 0) + CHUNK, side="right")))
+            yield low, high
+            low = high
+
+    def _compared(self, data: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+        """What documents are compared by, uint64[m] with offsets: their shingles, their sketch or their SimHash."""
+        if self.texts_needed:
+            return shingles.sets(Texts(pc.cast(data, pa.large_string())), self.how.shingling)
+        width = np.uint64 if self.measure == keepers.BITS else np.uint32
+        values = sketches.matrix(data, width)
+        return values.ravel().astype(np.uint64), np.arange(len(values) + 1) * values.shape[1]
+
+    def _write(self, bucket: int, light: pa.Table, fates: np.ndarray, keeper: np.ndarray, values: np.ndarray, past: np.ndarray) -> None:
+        """What becomes of each document that is dropped, and how many were dropped for each that stays because of it."""
+        stay = np.flatnonzero(fates == keepers.KEPT)                     # the keeper's number is a place in this list
+        gone = fates != keepers.KEPT
+        counts = np.bincount(keeper[gone], minlength=len(stay))
+        shown = gone.copy()
+        shown[stay[(counts > 0) & ~past[stay]]] = True
+        at = np.flatnonzero(shown)
+        of = stay[keeper[at]]
+        numbers, ids = light["number"].to_numpy(), light["id"]
+        found = pa.table({
+            "number": numbers[at], "rule": pa.array([RULES.get(fate) for fate in fates[at].tolist()], pa.string()), "value": values[at],
+            "keeper": ids.take(pa.array(of)), "keeper_number": numbers[of], "count": np.where(gone[at], 0, 1 + counts[keeper[at]])})
+        with parts.Writer(storage.join(self.folder, f"{bucket:05d}.parquet"), FATES) as writer:
+            writer.write(found)
+
+
+def gather(column: pa.ChunkedArray, rows: np.ndarray) -> pa.Array:
+    """The column at these rows. Arrow's own take would first join the chunks, which may be more than the memory."""
+    starts = np.cumsum([0, *(len(chunk) for chunk in column.chunks)])
+    piece = np.searchsorted(starts, rows, side="right") - 1
+    order = np.argsort(piece, kind="stable")
+    found = [column.chunk(k).take(pa.array(rows[order][piece[order] == k] - starts[k])) for k in np.unique(piece).tolist()]
+    back = np.empty(len(rows), np.int64)
+    back[order] = np.arange(len(rows))
+    return pa.concat_arrays(found).take(pa.array(back)) if found else pa.array([], column.type)
+
+
+@dataclass(frozen=True)
+class Regroup:
+    """Emit: a file of fates, by the group of parts that its documents are in. Reduce: one file a group."""
+
+    firsts: tuple[int, ...]          # the number of each group's first document
+    folder: str
+
+    def emit(self, url: str) -> Iterator[tuple[int, pa.Table]]:
+        for table in sketches.read(url):
+            group = np.searchsorted(np.array(self.firsts), table["number"].to_numpy(), side="right") - 1
+            for k in np.unique(group).tolist():
+                yield k, table.filter(pa.array(group == k))
+
+    def reduce(self, group: int, tables: Sequence[pa.Table]) -> None:
+        with parts.Writer(storage.join(self.folder, f"{group:05d}.parquet"), FATES) as writer:
+            writer.write(pa.concat_tables(tables).sort_by("number"))
+
+
+def fates(engine_name: str, sources: Sequence[Source], task: Decide, folder: str) -> None:
+    """Decide every cluster, and leave what becomes of the documents of each group of new parts in a file of `folder`."""
+    exchange.run(engine_name, sources, task.emit, task.reduce, task.buckets)
+    new = [source for source in sources if not source.release]
+    firsts = tuple(source.first for source in new[::GROUP])
+    urls = [storage.join(task.folder, name) for name in storage.names(task.folder, ".parquet")]
+    again = Regroup(firsts, folder)
+    exchange.run(engine_name, urls, again.emit, again.reduce, len(firsts))

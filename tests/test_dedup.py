@@ -1,0 +1,200 @@
+"""`dedup`: against brute force, its laws, the same result whatever the parts, the order and the engine, faults."""
+
+import json
+import random
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+import planted
+from gristmill.jobs import dedup, ingest, recipe
+from gristmill.udfs.errors import InputError, OutputError, RecipeError
+
+
+def write(folder, texts, files=1, **columns):
+    """JSONL files of {id: text}, in the order of the map."""
+    folder.mkdir(parents=True)
+    items = list(texts.items())
+    for k in range(files):
+        with open(folder / f"{k}.jsonl", "w", encoding="utf-8") as out:
+            for id_, text in items[k::files]:
+                more = {name: values[id_] for name, values in columns.items()}
+                out.write(json.dumps({"url": id_, "text": text, **more}, ensure_ascii=False) + "\n")
+    return folder
+
+
+def settings(tmp_path, raw, name="out", **options):
+    return recipe.parse({"name": "d", "workdir": str(tmp_path / name), "raw": {"path": str(raw), "id": "url"}, "dedup": options})
+
+
+def run(tmp_path, texts, name="out", engine="local", files=1, columns=None, **options):
+    """(kept rows by id, dropped rows by id, passport) of a deduplicated corpus."""
+    raw = write(tmp_path / f"{name}-raw", texts, files, **(columns or {}))
+    parsed = settings(tmp_path, raw, name, **options)
+    ingest.run(parsed, engine)
+    sealed = dedup.run(parsed, engine)
+    return rows(tmp_path / name / "dedup/kept"), rows(tmp_path / name / "dedup/dropped"), sealed
+
+
+def rows(folder):
+    found = [row for file in sorted(Path(folder).glob("*.parquet")) for row in pq.read_table(file).to_pylist()]
+    assert len({row["id"] for row in found}) == len(found)
+    return {row["id"]: row for row in found}
+
+
+def fates(dropped):
+    return {id_: (row["why"][0]["evidence"], row["why"][0]["value"]) for id_, row in dropped.items()}
+
+
+@pytest.fixture(scope="module")
+def texts():
+    return planted.corpus(7, 150)
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.8, 0.95])
+def test_as_brute_force(tmp_path, texts, threshold):
+    """With a band a value, everything that shares a few shingles is a candidate, so the result must be that of all pairs."""
+    kept, dropped, _ = run(tmp_path, texts, threshold=threshold, bands=128, rows=1)
+    expected = planted.greedy(texts, threshold)
+    assert {id_: keeper for id_, (keeper, _) in fates(dropped).items()} == {id_: keeper for id_, (keeper, _) in expected.items()}
+    for id_, (_, value) in fates(dropped).items():
+        assert value == pytest.approx(expected[id_][1], abs=1e-12)
+    assert set(kept) == set(texts) - set(expected)
+
+
+@pytest.mark.parametrize("options", [{}, {"sketch": "minhash"}, {"threshold": 0.6}, {"keep": "shortest"}, {"exact": "folded"}, {"exact": False}])
+def test_laws(tmp_path, texts, options):
+    kept, dropped, sealed = run(tmp_path, texts, **options)
+    threshold = options.get("threshold", 0.8)
+    assert set(kept) | set(dropped) == set(texts)
+    assert not set(kept) & set(dropped)
+    assert len(dropped) > 20
+    counted = dict.fromkeys(kept, 1)
+    for id_, (keeper, value) in fates(dropped).items():
+        assert keeper in kept                                   # for one that stays
+        assert value == pytest.approx(planted.jaccard(texts[id_], texts[keeper]), abs=1e-12) or dropped[id_]["why"][0]["rule"] == "exact"
+        assert value >= threshold
+        counted[keeper] += 1
+    assert {id_: row["dup_count"] for id_, row in kept.items()} == counted
+    ids = list(kept)
+    missed = [(a, b) for n, a in enumerate(ids) for b in ids[n + 1 :] if a[:4] == b[:4] and planted.jaccard(texts[a], texts[b]) >= threshold]
+    assert not missed
+    assert sum(row["rows"]["dropped"] for row in [sealed]) == len(dropped)
+
+
+def test_the_order_and_the_parts_do_not_matter(tmp_path, texts, monkeypatch):
+    a = run(tmp_path, texts, "a")
+    ids = list(texts)
+    random.Random(3).shuffle(ids)
+    monkeypatch.setattr(ingest, "LEAST", 10_000)
+    b = run(tmp_path, {id_: texts[id_] for id_ in ids}, "b", files=5)
+    assert len(list((tmp_path / "b/dedup/kept").iterdir())) > len(list((tmp_path / "a/dedup/kept").iterdir()))
+    assert a[2]["digest"] == b[2]["digest"]
+    for one, other in zip(a[:2], b[:2], strict=True):
+        strip = [{id_: {k: v for k, v in row.items() if k != "source"} for id_, row in side.items()} for side in (one, other)]
+        assert strip[0] == strip[1]
+
+
+def test_spark_equals_local(tmp_path, texts, spark):
+    raw = write(tmp_path / "raw", texts, 3)
+    for name in ("local", "spark"):
+        parsed = settings(tmp_path, raw, name)
+        ingest.run(parsed, "local")
+        dedup.run(parsed, name)
+    for side in ("kept", "dropped", "index"):
+        files = [sorted((tmp_path / name / "dedup" / side).glob("*.parquet")) for name in ("local", "spark")]
+        assert [file.name for file in files[0]] == [file.name for file in files[1]]
+        for one, other in zip(*files, strict=True):
+            assert one.read_bytes() == other.read_bytes()
+
+
+def test_lines(tmp_path):
+    foot, rng = "版权所有　１２号 Share this!", random.Random(1)
+    texts = {f"{n}": "".join(planted.chinese(rng, 80)) + f"\n{foot.replace('１２', str(10 + n))}\n" + "".join(planted.chinese(rng, 80)) for n in range(12)}
+    texts["only"] = foot
+    texts["rare"] = "甲乙丙丁\n\nrare line"
+    kept, dropped, sealed = run(tmp_path, texts, lines={"max_documents": 12}, rehydrate=True)
+    assert sealed["dedup"]["lines_removed"] == 13
+    assert {id_: row["why"] for id_, row in dropped.items()} == {"only": [{"rule": "lines", "value": 1.0, "evidence": "all 1 lines"}]}
+    assert dropped["only"]["text"] == foot
+    for id_, row in kept.items():
+        assert row["text"] == "\n".join(line for line in texts[id_].split("\n") if "版权" not in line)
+        assert row["lines_removed"] == (0 if id_ == "rare" else 1)
+        assert row["dup_weight"] == 1
+    removed = [row for file in (tmp_path / "out/dedup/lines").iterdir() for row in pq.read_table(file).to_pylist()]
+    assert [(row["times"], "版权所有" in row["line"]) for row in removed] == [(13, True)]
+    stays, gone, _ = run(tmp_path, texts, "fewer", lines={"max_documents": 13})
+    assert not gone
+    assert {id_: row["text"] for id_, row in stays.items()} == texts
+
+
+def test_against_a_release(tmp_path, texts):
+    """A daily batch: what the release holds goes, whatever the policy, and with another threshold; the release stays as it is."""
+    ids = sorted(texts)
+    old = {id_: texts[id_] for id_ in ids if int(id_[:4]) % 3 and id_.endswith("0")}
+    run(tmp_path, old, "old")
+    new = {f"n{id_}": texts[id_] for id_ in ids}
+    kept, dropped, sealed = run(tmp_path, new, "new", against=[str(tmp_path / "old/dedup")], threshold=0.7)
+    assert all(f"n{id_}" in dropped for id_ in old)
+    release = set(rows(tmp_path / "old/dedup/kept"))
+    for id_, (keeper, value) in fates(dropped).items():
+        source = release if keeper in release else kept
+        assert keeper in source
+        other = texts[keeper] if keeper in release else new[keeper]
+        assert value >= 0.7
+        assert value == pytest.approx(planted.jaccard(new[id_], other)) or dropped[id_]["why"][0]["rule"] == "exact"
+    for id_, row in kept.items():
+        assert all(planted.jaccard(row["text"], old[o]) < 0.7 for o in old if o[:4] == id_[1:5])
+    assert sealed["identity"]["against"]
+    with pytest.raises(OutputError, match=r"no passport\.json"):
+        run(tmp_path, new, "bad", against=[str(tmp_path / "nowhere")])
+
+
+def test_simhash(tmp_path, texts):
+    kept, dropped, sealed = run(tmp_path, texts, method="simhash", distance=6)
+    assert sealed["rules"]["near"] > 5
+    assert all(value in (1, *(1 - d / 64 for d in range(7))) and keeper in kept for keeper, value in fates(dropped).values())
+
+
+@pytest.mark.parametrize("texts", [
+    {"a": "", "b": "", "c": " \n", "d": None},
+    {"a": "中", "b": "中", "c": "中国", "d": "。", "e": "。"},
+    {"a": "x" * 10**6, "b": "x" * 10**6 + "y", "c": "\ud7ff\U0001f600" * 3, "d": "\x00\x00"},
+])
+def test_odd_texts(tmp_path, texts):
+    for name, options in (("a", {}), ("b", {"sketch": "minhash"}), ("c", {"exact": "folded"}), ("d", {"method": "simhash"}), ("e", {"threshold": None})):
+        kept, dropped, _ = run(tmp_path, texts, name, **options)
+        assert set(kept) | set(dropped) == set(texts)
+        assert not any((texts[id_] or "").strip() == "" for id_ in dropped)
+        for keeper, value in fates(dropped).values():
+            assert keeper in kept
+            assert 0.8 <= value <= 1
+    if None in texts.values():
+        kept, dropped, _ = run(tmp_path, texts, "f", empty=True)
+        assert len(dropped) >= 1
+
+
+@pytest.mark.parametrize(("options", "error", "message"), [
+    ({"shingle": "5 letters"}, RecipeError, "5 chars"),
+    ({"shingle": {"zh": "0 chars"}}, RecipeError, "for zh, such as"),
+    ({"bands": 20}, RecipeError, "bands and rows go together"),
+    ({"bands": 20, "rows": 13}, RecipeError, "need more values than 128"),
+    ({"keep": "newest"}, RecipeError, "longest, shortest, first"),
+    ({"keep": "highest(quality)"}, InputError, "no column 'quality'"),
+])
+def test_wrong_settings(tmp_path, options, error, message):
+    with pytest.raises(error, match=message):
+        run(tmp_path, {"a": "x"}, **options)
+
+
+def test_policies(tmp_path):
+    base = "".join(planted.chinese(random.Random(5), 300))
+    texts = {"b": base, "a": base, "c": base + "尾", "d": base[1:]}
+    columns = {"score": {"a": 1.0, "b": None, "c": 3.0, "d": 2.0}, "source": dict(zip("abcd", ("web", "wiki", "news", "web"), strict=True))}
+    for name, options, keeper in (("longest", {}, "c"), ("shortest", {"keep": "shortest"}, "d"), ("first", {"keep": "first"}, "b"),
+                                  ("score", {"keep": "highest(score)"}, "c")):
+        kept, dropped, _ = run(tmp_path, texts, name, columns=columns, **options)
+        assert set(kept) == {keeper}, name
+        assert kept[keeper]["dup_count"] == 4
+        assert {row["why"][0]["evidence"] for row in dropped.values()} == {keeper}
