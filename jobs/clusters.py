@@ -30,6 +30,8 @@ class Banding:
 
     def keys(self, sketch: np.ndarray) -> np.ndarray:
         """uint64[n, bands] from a sketch's bytes uint8[n, width]; 0 where there was nothing to sketch."""
+        if not self.bands:
+            return np.zeros((len(sketch), 0), np.uint64)
         if self.distance >= 0:
             hashes = sketch.view(np.uint64)[:, 0]
             found = kernels_shingle.block_keys(hashes, masks(self.distance))
@@ -37,8 +39,7 @@ class Banding:
             return found
         places = sketch.view(np.uint32)
         found = kernels_shingle.band_keys(places, self.bands, self.rows)
-        if self.bands:
-            found[(places == kernels_shingle.EMPTY).all(axis=1)] = 0
+        found[(places == kernels_shingle.EMPTY).all(axis=1)] = 0
         return found
 
 
@@ -63,7 +64,7 @@ class Bucket:
 
     def emit(self, source: Source) -> Iterator[tuple[int, pa.Table]]:
         for n, table in enumerate(sketches.read(source.url, ["raw", "exact", "sketch"])):
-            columns = [self.banding.keys(sketches.matrix(table["sketch"], np.uint8))] if self.banding.bands else []
+            columns = [self.banding.keys(sketches.matrix(table["sketch"], np.uint8))]
             raw, exact = (sketches.matrix(table[name], np.uint64) for name in ("raw", "exact"))
             columns = [keys & ~np.uint64(1) for keys in columns]
             columns.append(np.where((raw == 0).all(axis=1), 0, kernels_shingle.mix(raw[:, 0] + raw[:, 1]) | np.uint64(1))[:, None])

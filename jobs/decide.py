@@ -57,11 +57,10 @@ class Decide:
             columns: dict[str, Any] = {
                 "bucket": (cluster[low:high] * 0x9E3779B1 >> 7) % self.buckets, "number": places[low:high] + source.first,
                 "past": np.full(n, bool(source.release)), "rank": chosen["rank"], "id": chosen["id"], "raw": chosen["raw"],
-                "exact": chosen["exact"], "keys": self._packed(chosen["sketch"]),
-                "data": pa.nulls(n, pa.large_binary()) if self.texts_needed else chosen["sketch"].cast(pa.large_binary())}
+                "exact": chosen["exact"], "sketch": chosen["sketch"], "text": pa.nulls(n, pa.large_string())}
             if self.texts_needed:
-                text = chosen["text"].cast(pa.large_string()).cast(pa.large_binary()).combine_chunks()
-                columns["data"] = pc.if_else(pa.array(same[low:high]), pa.scalar(None, pa.large_binary()), text)
+                text = chosen["text"].cast(pa.large_string()).combine_chunks()
+                columns["text"] = pc.if_else(pa.array(same[low:high]), pa.scalar(None, pa.large_string()), text)
             made = pa.table(columns)
             for bucket in np.unique(columns["bucket"]).tolist():
                 yield bucket, made.filter(pc.equal(made["bucket"], bucket)).drop_columns("bucket")
@@ -79,52 +78,33 @@ class Decide:
             yield at, whole.slice(at, len(batch)).append_column("text", batch["text"])
             at += len(batch)
 
-    def _packed(self, sketch: pa.ChunkedArray) -> pa.Array:
-        keys = self.banding.keys(sketches.matrix(sketch, np.uint8)) if self.banding.bands else np.zeros((len(sketch), 1), np.uint64)
-        return sketches.binary(keys.view(np.uint8))
-
     def reduce(self, bucket: int, tables: Sequence[pa.Table]) -> None:
         table = pa.concat_tables(tables)
-        light = table.drop_columns("data")
+        light = table.drop_columns("text")
         order = pc.sort_indices(light, [("past", "descending"), ("rank", "ascending"), ("id", "ascending"), ("number", "ascending")])
-        light = light.take(order)
+        light, order = light.take(order), order.to_numpy().astype(np.int64)
         raw, exact = (sketches.matrix(light[name], np.uint64) for name in ("raw", "exact"))
-        keys, past = sketches.matrix(light["keys"], np.uint64), light["past"].to_numpy()
-        if not self.banding.bands:
-            keys = keys[:, :0]
-        carriers = self._carriers(raw, table["data"], order.to_numpy().astype(np.int64))
-        state = keepers.Keepers(self.measure, self.threshold or 2.0)
+        words, past = sketches.matrix(light["sketch"], np.uint32), light["past"].to_numpy()
+        carriers = self._carriers(raw, table["text"], order)
+        state = keepers.Keepers(self.measure, self.threshold or 2.0, words.shape[1])
         fates, keeper, values = np.empty(len(light), np.int8), np.empty(len(light), np.int64), np.empty(len(light))
-        for low, high in self._chunks(table["data"], carriers):
-            data, offsets = self._compared(gather(table["data"], carriers[low:high]))
-            got = state.settle(exact[low:high], keys[low:high], data, offsets, past[low:high])
+        for low, high in chunks(table["text"], carriers):
+            data, offsets = np.empty(0, np.uint64), np.zeros(high - low + 1, np.int64)
+            if self.texts_needed:
+                data, offsets = shingles.sets(Texts(gather(table["text"], carriers[low:high])), self.how.shingling)
+            keys = self.banding.keys(words[low:high].view(np.uint8))
+            got = state.settle(exact[low:high], keys, words[low:high], data, offsets, past[low:high])
             fates[low:high], keeper[low:high], values[low:high] = got
         self._write(bucket, light, fates, keeper, values, past)
 
-    def _carriers(self, raw: np.ndarray, data: pa.ChunkedArray, order: np.ndarray) -> np.ndarray:
-        """For each document in order the row of `data` that has its text: its own, or that of the one with the same text."""
-        missing = pc.is_null(data).to_numpy()[order]
+    def _carriers(self, raw: np.ndarray, text: pa.ChunkedArray, order: np.ndarray) -> np.ndarray:
+        """For each document in order the row that has its text: its own, or that of the one with the same text."""
+        missing = pc.is_null(text).to_numpy()[order]
         rows = order.copy()
-        if missing.any():
+        if self.texts_needed and missing.any():
             known = {pair.tobytes(): row for pair, row in zip(raw[~missing], order[~missing], strict=True)}
             rows[missing] = [known[pair.tobytes()] for pair in raw[missing]]
         return rows
-
-    def _chunks(self, data: pa.ChunkedArray, rows: np.ndarray) -> Iterator[tuple[int, int]]:
-        ends = np.cumsum(pc.fill_null(pc.binary_length(data), 0).to_numpy()[rows])
-        low = 0
-        while low < len(rows):
-            high = max(low + 1, int(np.searchsorted(ends, (ends[low - 1] if low else 0) + CHUNK, side="right")))
-            yield low, high
-            low = high
-
-    def _compared(self, data: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-        """What documents are compared by, uint64[m] with offsets: their shingles, their sketch or their SimHash."""
-        if self.texts_needed:
-            return shingles.sets(Texts(pc.cast(data, pa.large_string())), self.how.shingling)
-        width = np.uint64 if self.measure == keepers.BITS else np.uint32
-        values = sketches.matrix(data, width)
-        return values.ravel().astype(np.uint64), np.arange(len(values) + 1) * values.shape[1]
 
     def _write(self, bucket: int, light: pa.Table, fates: np.ndarray, keeper: np.ndarray, values: np.ndarray, past: np.ndarray) -> None:
         """What becomes of each document that is dropped, and how many were dropped for each that stays because of it."""
@@ -152,6 +132,16 @@ def gather(column: pa.ChunkedArray, rows: np.ndarray) -> pa.Array:
     back = np.empty(len(rows), np.int64)
     back[order] = np.arange(len(rows))
     return pa.concat_arrays(found).take(pa.array(back)) if found else pa.array([], column.type)
+
+
+def chunks(text: pa.ChunkedArray, rows: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Stretches of `rows` with about CHUNK bytes of text each."""
+    ends = np.cumsum(64 + pc.fill_null(pc.binary_length(text), 0).to_numpy()[rows])
+    low = 0
+    while low < len(rows):
+        high = max(low + 1, int(np.searchsorted(ends, (ends[low - 1] if low else 0) + CHUNK, side="right")))
+        yield low, high
+        low = high
 
 
 @dataclass(frozen=True)

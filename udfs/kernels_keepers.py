@@ -60,33 +60,35 @@ def _popcount(x):
 
 
 @jit
-def similarity(a, b, measure):
-    """Of two sorted sets, two sketches, two 64-bit hashes (1 - distance / 64) or two vectors of length 1 (their floats' bits)."""
-    if measure == SETS:
-        common = shared(a, b)
-        return common / (len(a) + len(b) - common)
-    if measure == PLACES:
-        return np.sum(a == b) / len(a)
+def nearness(a, b, measure):
+    """Of two sketches: places that are equal, bits that are equal, or the cosine of two float32 vectors of length 1."""
+    if measure == COSINE:
+        one, two, total = a.view(np.float32), b.view(np.float32), np.float64(0)
+        for i in range(len(one)):
+            total += np.float64(one[i]) * np.float64(two[i])
+        return total
+    count = 0
     if measure == BITS:
-        return 1 - _popcount(a[0] ^ b[0]) / 64
-    total = 0.0
-    one, two = a.view(np.float64), b.view(np.float64)
-    for i in range(len(one)):
-        total += one[i] * two[i]
-    return total
+        for i in range(len(a)):
+            count += _popcount(np.uint64(a[i] ^ b[i]))
+        return 1 - count / (32 * len(a))
+    for i in range(len(a)):
+        count += a[i] == b[i]
+    return count / len(a)
 
 
 @jit
 def settle(
-    exact, keys, data, offsets, forced, measure, threshold, most,
-    leaders, leader_exact, leader_data, leader_offsets, table, heads, tails, following, used,
+    exact, keys, sketches, data, offsets, forced, measure, threshold, near, most,
+    leaders, leader_exact, leader_sketches, leader_data, leader_offsets, table, heads, tails, following, used,
     fates, keepers, values, seen,
 ):
     """Decide documents 0 to n - 1, which come in the order of preference, after `leaders` that stay already.
 
-    exact uint64[n, 2], 0 where a document equals none; keys uint64[n, b], 0 for none; data/offsets what `measure` compares;
-    forced bool[n] those that stay whatever they are like. Fills fates, keepers (a leader's number) and values, adds leaders,
-    and returns (leaders, keys used in the table, documents with more than `most` candidates, pairs compared).
+    exact uint64[n, 2], 0 where a document equals none; keys uint64[n, b], 0 for none; sketches uint32[n, w]; data/offsets
+    the sets that SETS compares where the sketches are at least `near`; forced bool[n] those that stay whatever they are like.
+    Fills fates, keepers (a leader's number) and values, adds leaders, and returns (leaders, keys used in the table,
+    documents with more than `most` candidates, pairs compared by their sets).
     """
     width = keys.shape[1] + 1
     candidates, compared, over = np.empty(most, np.int64), 0, 0
@@ -103,8 +105,8 @@ def settle(
                         fates[i], keepers[i], values[i] = SAME, leader, 1.0
                         break
                     entry = following[entry]
-            if fates[i] == KEPT and len(own):
-                count = 0
+            count = 0
+            if fates[i] == KEPT:
                 for j in range(width - 1):
                     entry = heads[_slot(table, keys[i, j])] if keys[i, j] != FREE else -1
                     while entry >= 0 and count < most:
@@ -115,19 +117,22 @@ def settle(
                             count += 1
                         entry = following[entry]
                 over += count == most
-                found = candidates[:count]
-                found.sort()
-                for leader in found:
+            found = candidates[:count]
+            found.sort()
+            for leader in found:
+                value = nearness(sketches[i], leader_sketches[leader], measure)
+                if measure == SETS:
                     other = leader_data[leader_offsets[leader] : leader_offsets[leader + 1]]
-                    if measure == SETS and min(len(own), len(other)) < threshold * max(len(own), len(other)):
+                    if value < near or min(len(own), len(other)) < threshold * max(len(own), len(other)):
                         continue
-                    value = similarity(own, other, measure)
+                    common = shared(own, other)
+                    value = common / (len(own) + len(other) - common)
                     compared += 1
-                    if value >= threshold:
-                        fates[i], keepers[i], values[i] = SIMILAR, leader, value
-                        break
+                if value >= threshold:
+                    fates[i], keepers[i], values[i] = SIMILAR, leader, value
+                    break
         if fates[i] == KEPT:
-            leader_exact[leaders] = exact[i]
+            leader_exact[leaders], leader_sketches[leaders] = exact[i], sketches[i]
             size = leader_offsets[leaders] + len(own)
             leader_data[leader_offsets[leaders] : size] = own
             leader_offsets[leaders + 1] = size
