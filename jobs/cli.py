@@ -92,7 +92,7 @@ def _explain(given: argparse.Namespace) -> None:
     if len(chosen) != 1:
         raise RecipeError("explain takes one of DOC_ID, --rule or --what-if")
     if given.id:
-        explain.document(console, settings, given.id)
+        explain.document(console, settings, given.id, given.sample)
     elif given.rule:
         explain.rule(console, settings, given.rule, given.sample)
     else:

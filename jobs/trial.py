@@ -10,10 +10,10 @@ import pydantic
 import yaml
 from rich.console import Console
 
-from gristmill.jobs import dedup
+from gristmill.jobs import dedup, recipe, stage
 from gristmill.jobs.recipe import Dedup
 from gristmill.jobs.steps import explain, nearest
-from gristmill.udfs import registry
+from gristmill.udfs import assets, registry
 from gristmill.udfs.errors import GristmillError, InputError, RecipeError
 from gristmill.udfs.registry import Operator
 from gristmill.udfs.texts import Texts
@@ -99,12 +99,16 @@ def _flush(operator: Operator, parameters: dict[str, Any], field: str, rows: lis
 
 
 def warm() -> None:
-    """Run every operator once, so that the kernels are compiled before the first worker needs them."""
-    samples = ["Warm 中文，𠀀。\n- two\n\nthree three three", None, "", "<p>a</p> http://a.b &amp; 😀 繁體", "ä½\xa0å¥½"]
+    """Run every operator and every recipe that ships once, so that the kernels are compiled before the first worker needs them."""
+    samples = ["Warm 中文，𠀀。\n- two\n\nthree three three", None, "", "<p>a</p> http://a.b &amp; 😀 繁體", "ä½\xa0å¥½",
+               "Home | About | Contact us\n首页 > 新闻 > 正文"]
     texts = pa.array(samples, pa.large_string())
     for operator in registry.operators().values():
         if not any(field.is_required() for field in operator.parameters.model_fields.values()):
             registry.apply(operator, Texts(texts), {})
+    for path in sorted(assets.CONF.glob("*.yaml")):
+        steps = recipe.steps(recipe.load(str(path)))
+        stage.compile_stage([step for step in steps if step.name != "keep"])(pa.table({"text": samples}))
     for settings in ({}, {"sketch": "minhash", "verify": "sketch", "exact": "folded"}, {"method": "simhash"}):
         dedup.warm(Dedup.model_validate(settings), [text for text in samples if text])
 

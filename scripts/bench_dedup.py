@@ -1,0 +1,164 @@
+"""Speed and memory of `dedup` on Spark, against datasketch's MinHashLSH and a run in datatrove's four steps with as many processes.
+
+    scripts/bench dedup [--mb 36] [--plain-mb 4] [--times 10] [--no-growth]
+
+The corpus is bench_clean.py's. Its copies for the growth are in other letters each, so that they are no duplicates of one
+another and have as many of their own. Every figure is of this run on this machine; compare ratios, not seconds.
+"""
+
+import argparse
+import concurrent.futures
+import itertools
+import json
+import os
+import re
+import shutil
+import time
+
+import bench_clean as bench
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gristmill.jobs import dedup, engine, recipe
+from gristmill.udfs.texts import Texts, from_codes
+
+WORDS = re.compile(r"[\u3400-\u9fff]|\w+")
+
+
+def five(text):
+    """Shingles as people make them: five words, or characters of Chinese."""
+    words = WORDS.findall(text.lower())
+    return {" ".join(words[k : k + 5]) for k in range(max(1, len(words) - 4))}
+
+
+def datasketch_part(texts):
+    import datasketch
+
+    out = []
+    for text in texts:
+        one = datasketch.MinHash(128)
+        one.update_batch([shingle.encode() for shingle in five(text)])
+        out.append(one)
+    return out
+
+
+def plain_datasketch(texts, processes):
+    """datasketch as its documentation uses it: MinHash.update_batch in processes, then one MinHashLSH, each document asked and added."""
+    import datasketch
+
+    lsh, dropped = datasketch.MinHashLSH(threshold=0.8, num_perm=128), 0
+    with concurrent.futures.ProcessPoolExecutor(processes) as pool:
+        for piece in pool.map(datasketch_part, [texts[k::processes] for k in range(processes)]):
+            for sketch in piece:
+                if lsh.query(sketch):
+                    dropped += 1
+                else:
+                    lsh.insert(str(dropped) + str(id(sketch)), sketch)
+    return dropped
+
+
+MERSENNE = np.uint64((1 << 61) - 1)
+
+
+def signatures(texts):
+    """datatrove's first step: 14 bands of 8 from 112 permutations of 64-bit hashes, a document at a time in numpy."""
+    import hashlib
+
+    generator = np.random.RandomState(1)
+    a = generator.randint(1, MERSENNE, (1, 112), dtype=np.uint64)
+    b = generator.randint(0, MERSENNE, (1, 112), dtype=np.uint64)
+    out = []
+    for text in texts:
+        hashes = np.array([int.from_bytes(hashlib.sha1(s.encode()).digest()[:8], "little") for s in five(text)], np.uint64)
+        out.append(((hashes[:, None] * a + b) % MERSENNE).min(axis=0).reshape(14, 8))
+    return np.array(out)
+
+
+def plain_four_steps(texts, processes):
+    """Signatures in processes; sort each band; join equal ones with a union-find; keep one a cluster."""
+    with concurrent.futures.ProcessPoolExecutor(processes) as pool:
+        pieces = list(pool.map(signatures, [texts[k::processes] for k in range(processes)]))
+    made, parent = np.concatenate([piece for piece in pieces if len(piece)]), list(range(len(texts)))
+
+    def find(i):
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    for band in range(14):
+        keys = sorted((tuple(made[i, band].tolist()), i) for i in range(len(made)))
+        for (one, i), (other, j) in itertools.pairwise(keys):
+            if one == other:
+                parent[find(j)] = find(i)
+    return sum(find(i) != i for i in range(len(made)))
+
+
+def copies(table, times):
+    """The table `times` over; each copy's letters and Chinese characters are moved on by another number."""
+    texts, out = Texts(table["text"]), []
+    for k in range(times):
+        codes = texts.codes.copy()
+        han, small = (codes >= 0x4E00) & (codes < 0x9FA5), (codes >= 97) & (codes < 123)
+        codes[han] = (codes[han] - 0x4E00 + 1999 * k) % (0x9FA5 - 0x4E00) + 0x4E00
+        codes[small] = (codes[small] - 97 + 2 * k) % 26 + 97
+        ids = pc.binary_join_element_wise(table["id"].cast(pa.string()), pa.scalar(f"-{k}"), "")
+        out.append(pa.table({"id": ids, "text": from_codes(codes, texts.offsets).cast(pa.string())}))
+    return pa.concat_tables(out)
+
+
+def whole(settings, table, workdir, parts):
+    """(seconds, peak MB of a worker, passport) of the job on Spark."""
+    bench.ingested(table, workdir, parts)
+    shutil.rmtree(workdir / "dedup", ignore_errors=True)
+    with bench.Peak() as peak:
+        start = time.perf_counter()
+        sealed = dedup.run(settings.model_copy(update={"workdir": str(workdir)}), "spark")
+        return time.perf_counter() - start, peak.mb, sealed
+
+
+def main():
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--mb", type=float, default=36)
+    options.add_argument("--plain-mb", type=float, default=4)
+    options.add_argument("--times", type=int, default=10)
+    options.add_argument("--no-growth", action="store_true")
+    given = options.parse_args()
+    cores = os.cpu_count()
+    bench.WORK.mkdir(parents=True, exist_ok=True)
+    table = bench.corpus(given.mb).select(["id", "text"])
+    size = table["text"].nbytes / 1e6
+    print(f"{cores} cores; {len(table):,} documents, {size:.1f} MB")
+    few, used = [], 0
+    for text in table["text"].to_pylist()[:: max(1, int(size / given.plain_mb))]:
+        few.append(text)
+        used += len(text.encode())
+    loops = {}
+    for name, run in (("datasketch", plain_datasketch), ("four steps", plain_four_steps)):
+        start = time.perf_counter()
+        dropped = run(few, cores)
+        loops[name] = (time.perf_counter() - start) / (used / 1e6)
+        print(f"{name}: {loops[name]:.2f} s/MB with {cores} processes ({used / 1e6:.1f} MB, {dropped} dropped)")
+
+    engine.spark_session()
+    settings = recipe.parse({"name": "bench", "workdir": "unset", "raw": {"path": "unset"}, "dedup": {}})
+    whole(settings, table.slice(0, 400), bench.WORK / "warm", cores)
+    runs = [whole(settings, table, bench.WORK / "dedup", 4 * cores) for _ in range(3)]
+    seconds, peak, sealed = sorted(runs, key=lambda run: run[0])[1]
+    print(f"dedup on Spark, median of {', '.join(f'{run[0]:.1f}' for run in runs)} s: {size / seconds:.1f} MB/s, "
+          f"{sealed['rows']['dropped']:,} dropped, worker peak {peak:.0f} MB")
+    print("seconds by step: " + ", ".join(f"{name} {value:.1f}" for name, value in sealed["seconds_by_step"].items()))
+    for name, per_mb in loops.items():
+        print(f"{name} would take {per_mb * size:.0f} s: {per_mb * size / seconds:.1f} times as long")
+    if not given.no_growth:
+        ten, ten_peak, more = whole(settings, copies(table, given.times), bench.WORK / "ten", 4 * cores * given.times)
+        print(f"{given.times} times the documents: {ten:.1f} s, {ten / seconds:.2f} times the time; {more['rows']['dropped']:,} dropped; "
+              f"worker peak {ten_peak:.0f} MB")
+        print("seconds by step: " + ", ".join(f"{name} {value:.1f}" for name, value in more["seconds_by_step"].items()))
+        print(f"{size * given.times / 1e3 / (ten * cores / 3600):.1f} GB a core-hour end to end")
+    print(json.dumps({"mb_per_second": round(size / seconds, 2)} | {name: round(v * size / seconds, 1) for name, v in loops.items()}))
+
+
+if __name__ == "__main__":
+    main()
