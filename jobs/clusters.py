@@ -101,9 +101,9 @@ def keyed(engine_name: str, sources: Sequence[Source], banding: Banding, folder:
     exchange.run(engine_name, sources, task.emit, task.reduce, buckets)
 
 
-def spread(size: int, sources: int) -> int:
-    """How many buckets: of 64 MB, and no more than there are sources where those are few."""
-    return max(size // (64 * 2**20) + 1, min(sources, 8))
+def spread(size: int, sources: int, each: int = 64 * 2**20) -> int:
+    """How many buckets: of `each` bytes, but at least eight where there are as many sources."""
+    return max(size // each + 1, min(sources, 8))
 
 
 @dataclass(frozen=True)
@@ -133,6 +133,12 @@ class Connect:
             for start in range(0, count, 2**20):
                 at = start + np.flatnonzero(inside[start : start + 2**20])
                 writer.write(pa.table({"number": at, "cluster": parents[at].astype(np.int64), "same": same[at]}))
+
+
+def counted(url: str) -> int:
+    """How many documents are in clusters of two and more."""
+    with storage.parquet(url) as file:
+        return int(file.metadata.num_rows)
 
 
 def members(url: str, first: int, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +17,7 @@ RULES = {keepers.SAME: "exact", keepers.SIMILAR: "near"}
 FATES = pa.schema([("number", pa.int64()), ("rule", pa.string()), ("value", pa.float64()), ("keeper", pa.string()),
                    ("keeper_number", pa.int64()), ("count", pa.int64())])
 CHUNK = 32 * 2**20         # bytes of text that are shingled at once
+BUCKET = 512 * 2**20       # bytes of text in a bucket: it lies on a disk, and smaller ones would be of a row or two from each part
 GROUP = 64                 # parts whose fates are one file
 
 
@@ -48,22 +48,26 @@ class Decide:
         if not len(places):
             return
         texts = parts.batches(source.part.url, ["text"]) if self.texts_needed else None
+        found = []
         for at, table in self._rows(source, texts):
             low, high = np.searchsorted(places, [at, at + len(table)])
-            if low == high:
-                continue
-            chosen = table.take(pa.array(places[low:high] - at))
-            n = len(chosen)
-            columns: dict[str, Any] = {
-                "bucket": (cluster[low:high] * 0x9E3779B1 >> 7) % self.buckets, "number": places[low:high] + source.first,
-                "past": np.full(n, bool(source.release)), "rank": chosen["rank"], "id": chosen["id"], "raw": chosen["raw"],
-                "exact": chosen["exact"], "sketch": chosen["sketch"], "text": pa.nulls(n, pa.large_string())}
-            if self.texts_needed:
-                text = chosen["text"].cast(pa.large_string()).combine_chunks()
-                columns["text"] = pc.if_else(pa.array(same[low:high]), pa.scalar(None, pa.large_string()), text)
-            made = pa.table(columns)
-            for bucket in np.unique(columns["bucket"]).tolist():
-                yield bucket, made.filter(pc.equal(made["bucket"], bucket)).drop_columns("bucket")
+            if low < high:
+                found.append(self._message(source, table.take(pa.array(places[low:high] - at)), places[low:high], same[low:high]))
+        bucket = (cluster * 0x9E3779B1 >> 7) % self.buckets
+        order = np.argsort(bucket, kind="stable")
+        made, ends = pa.concat_tables(found).take(pa.array(order)), np.searchsorted(bucket[order], np.arange(self.buckets + 1))
+        for k in np.flatnonzero(np.diff(ends)).tolist():
+            yield k, made.slice(ends[k], ends[k + 1] - ends[k])
+
+    def _message(self, source: Source, chosen: pa.Table, places: np.ndarray, same: np.ndarray) -> pa.Table:
+        """What is sent of some documents; of several with the same text, one sends it."""
+        n = len(chosen)
+        text = pa.nulls(n, pa.large_string())
+        if self.texts_needed:
+            text = chosen["text"].cast(pa.large_string()).combine_chunks()
+            text = pc.if_else(pa.array(same), pa.scalar(None, pa.large_string()), text)
+        return pa.table({"number": places + source.first, "past": np.full(n, bool(source.release)), "rank": chosen["rank"],
+                         "id": chosen["id"], "raw": chosen["raw"], "exact": chosen["exact"], "sketch": chosen["sketch"], "text": text})
 
     def _rows(self, source: Source, texts: Iterator[pa.Table] | None) -> Iterator[tuple[int, pa.Table]]:
         """(place of the first row, the sketches' columns and, where they are needed, the texts)."""

@@ -73,13 +73,17 @@ def phases(
     size = sum(source.rows for source in sources)
     missing = [source for source in sources if not storage.exists(source.url)]
     threshold = 1 - wanted.distance / 64 if wanted.method == "simhash" else wanted.threshold
-    decision = decide.Decide(how, bands, threshold, wanted.verify, members, clusters.spread(text, len(sources)), decided)
+
+    def settled() -> None:
+        buckets = clusters.spread(int(text * clusters.counted(members) / max(size, 1)), len(sources), decide.BUCKET)
+        decide.fates(engine_name, sources, decide.Decide(how, bands, threshold, wanted.verify, members, buckets, decided), fates)
+
     return {
         "sketch": once(work, "sketch", lambda: engine.run(engine_name, sketches.Sketch(how, wanted.keep), missing, "sketch",
                                                           lambda: len(storage.names(storage.join(work, "sketches"))))),
         "keys": once(work, "keys", lambda: clusters.keyed(engine_name, sources, bands, edges)),
         "connect": once(work, "connect", lambda: engine.run(engine_name, clusters.Connect(edges, members), [size], "connect", lambda: 0)),
-        "decide": once(work, "decide", lambda: decide.fates(engine_name, sources, decision, fates)),
+        "decide": once(work, "decide", settled),
     }
 
 
