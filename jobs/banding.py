@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from gristmill.jobs import embedding
 from gristmill.jobs.clusters import Banding, masks
 from gristmill.jobs.recipe import Dedup
 
@@ -33,6 +34,8 @@ def optimal(threshold: float, values: int) -> tuple[int, int]:
 
 def banding(dedup: Dedup) -> Banding:
     """Of a recipe's `dedup`."""
+    if dedup.method == "embedding":
+        return Banding(embedding.PROBES, 1)
     if dedup.method == "simhash":
         return Banding(len(masks(dedup.distance)), 1, dedup.distance)
     if dedup.threshold is None:
@@ -46,6 +49,8 @@ def described(dedup: Dedup, made: Banding) -> dict[str, Any]:
     """What the passport and the report say of it: the curve is [similarity, probability] at every 0.05."""
     if dedup.method == "simhash":
         return {"method": "simhash", "distance": dedup.distance, "tables": made.bands}
+    if dedup.method == "embedding":
+        return {"method": "embedding", "threshold": dedup.threshold, "probes": made.bands, "of": dedup.model or dedup.column}
     if not made.bands:
         return {"method": "exact"}
     curve = [[round(s, 2), round(catch(s, made.bands, made.rows), 4)] for s in np.arange(0.3, 1.0001, 0.05).tolist()]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from gristmill.jobs import exchange, parts, sketches, storage
+from gristmill.jobs import embedding, exchange, parts, sketches, storage
 from gristmill.jobs.sketches import Source
 from gristmill.udfs import kernels_clusters, kernels_shingle
 
@@ -22,16 +22,23 @@ MEMBERS = pa.schema([("number", pa.int64()), ("cluster", pa.int64()), ("same", p
 
 @dataclass(frozen=True)
 class Banding:
-    """How a sketch becomes keys: bands of rows, or blocks of a SimHash's bits; none at all where only exact duplicates go."""
+    """How a sketch becomes keys: bands of rows, blocks of a SimHash's bits, or the cells of a vector; none where only exact ones go."""
 
     bands: int
     rows: int
     distance: int = -1
+    centroids: str = ""          # where the cells' centroids are
 
     def keys(self, sketch: np.ndarray) -> np.ndarray:
         """uint64[n, bands] from a sketch's bytes uint8[n, width]; 0 where there was nothing to sketch."""
         if not self.bands:
             return np.zeros((len(sketch), 0), np.uint64)
+        if self.centroids:
+            vectors = sketch.view(np.float32)
+            cells = embedding.assign(vectors, embedding.load(self.centroids), self.bands)
+            found = kernels_shingle.mix(cells.astype(np.uint64) + np.uint64(2))
+            found[~vectors.any(axis=1)] = 0
+            return found
         if self.distance >= 0:
             hashes = sketch.view(np.uint64)[:, 0]
             found = kernels_shingle.block_keys(hashes, masks(self.distance))

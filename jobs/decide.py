@@ -37,6 +37,8 @@ class Decide:
     def measure(self) -> int:
         if self.how.method == "simhash":
             return keepers.BITS
+        if self.how.method == "embedding":
+            return keepers.COSINE
         return keepers.PLACES if self.verify == "sketch" else keepers.SETS
 
     @property

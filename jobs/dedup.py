@@ -9,12 +9,13 @@ Phases, each of which is done once: sketch every part, connect what shares a key
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
-from gristmill.jobs import banding, clusters, decide, engine, lines, parts, passport, past, recipe, sketches, storage, survivors
+from gristmill.jobs import banding, clusters, decide, embedding, engine, lines, parts, passport, past, recipe, sketches, storage, survivors
 from gristmill.jobs.sketches import Source
 
 
@@ -73,6 +74,9 @@ def phases(
     size = sum(source.rows for source in sources)
     missing = [source for source in sources if not storage.exists(source.url)]
     threshold = 1 - wanted.distance / 64 if wanted.method == "simhash" else wanted.threshold
+    cells = embedding.Centroids(tuple(source.url for source in sources), storage.join(work, "centroids.npy"), how.seed)
+    if wanted.method == "embedding":
+        bands = replace(bands, centroids=cells.url)
 
     def settled() -> None:
         buckets = clusters.spread(int(text * clusters.counted(members) / max(size, 1)), len(sources), decide.BUCKET)
@@ -81,6 +85,7 @@ def phases(
     return {
         "sketch": once(work, "sketch", lambda: engine.run(engine_name, sketches.Sketch(how, wanted.keep), missing, "sketch",
                                                           lambda: len(storage.names(storage.join(work, "sketches"))))),
+        "cells": once(work, "cells", lambda: engine.run(engine_name, cells, [size] if bands.centroids else [], "cells", lambda: 0)),
         "keys": once(work, "keys", lambda: clusters.keyed(engine_name, sources, bands, edges)),
         "connect": once(work, "connect", lambda: engine.run(engine_name, clusters.Connect(edges, members), [size], "connect", lambda: 0)),
         "decide": once(work, "decide", settled),

@@ -60,6 +60,8 @@ class Dedup(Section):
     rows: int | None = pydantic.Field(default=None, ge=1)
     verify: Literal["exact", "sketch"] = "exact"
     distance: int = pydantic.Field(default=3, ge=0, le=8)
+    model: str | None = None
+    column: str | None = None
     keep: str | list[str] = "longest"
     rehydrate: bool = False
     lines: Lines | None = None
@@ -82,6 +84,10 @@ class Dedup(Section):
     def _bands(self) -> "Dedup":
         if (self.bands is None) != (self.rows is None):
             raise ValueError("bands and rows go together; give both, or neither and let the threshold choose")
+        if (self.method == "embedding") != ((self.model is None) != (self.column is None)):
+            raise ValueError("method: embedding needs `model` (a folder) or `column` (of vectors), one of them; no other method takes any")
+        if self.method == "embedding" and self.threshold is None:
+            raise ValueError("method: embedding needs a threshold, the least cosine")
         if (self.bands or 0) * (self.rows or 0) > self.values:
             raise ValueError(f"{self.bands} bands of {self.rows} rows need more values than {self.values}")
         return self

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gristmill.jobs import parts, storage
+from gristmill.jobs import embedding, parts, storage
 from gristmill.jobs.recipe import HIGHEST, Dedup
 from gristmill.udfs import fold, keepers, kernels_keepers, kernels_sha1, kernels_shingle, shingles
 from gristmill.udfs.errors import InputError
@@ -37,24 +37,30 @@ class Sketching:
     seed: int
     exact: str           # raw, folded, or '' for none
     empty: bool
+    model: str = ""
+    column: str = ""
 
     def plain(self) -> dict[str, Any]:
         """What two sets of sketches must agree in to be compared."""
         how = {"method": self.method, "shingle": dict(self.shingling.plain), "exact": self.exact, "version": VERSION}
-        return how | ({"sketch": self.sketch, "values": self.values, "seed": self.seed} if self.method == "jaccard" else {})
+        more = {"jaccard": {"sketch": self.sketch, "values": self.values, "seed": self.seed},
+                "embedding": {"model": self.model, "column": self.column}}
+        return how | more.get(self.method, {})
 
 
 def sketching(dedup: Dedup, seed: int) -> Sketching:
     """From a recipe."""
     exact = dedup.exact if isinstance(dedup.exact, str) else "raw" if dedup.exact else ""
-    return Sketching(dedup.method, shingles.shingling(dedup.shingle), dedup.sketch, dedup.values, seed % 2**32, exact, dedup.empty)
+    return Sketching(dedup.method, shingles.shingling(dedup.shingle), dedup.sketch, dedup.values, seed % 2**32, exact, dedup.empty,
+                     dedup.model or "", dedup.column or "")
 
 
-def sketch(texts: Texts, how: Sketching) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def sketch(table: pa.Table, how: Sketching) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(raw uint64[n, 2], exact uint64[n, 2], sketch bytes as uint8[n, width]); 0 for what can equal nothing.
 
     `raw` is of the text as it is, and 0 only for an empty one that is no duplicate; `exact` is what the recipe calls equal.
     """
+    texts = Texts(table["text"])
     found = shingles.tokens(texts, how.shingling)
     hashes, offsets = shingles.shingles(found)
     blank = np.diff(offsets) == 0
@@ -66,6 +72,8 @@ def sketch(texts: Texts, how: Sketching) -> tuple[np.ndarray, np.ndarray, np.nda
         raw[blank] = exact[blank] = 0
     if how.method == "simhash":
         made = kernels_shingle.simhash(hashes, offsets)[:, None]
+    elif how.method == "embedding":
+        made = embedding.embed(table["text"].to_pylist(), how.model) if how.model else embedding.of_column(table, how.column)
     elif how.sketch == "minhash":
         made = shingles.datasketch_minhash(found, how.values, how.seed)
     else:
@@ -73,9 +81,9 @@ def sketch(texts: Texts, how: Sketching) -> tuple[np.ndarray, np.ndarray, np.nda
     return raw, exact, made.view(np.uint8)
 
 
-def anew(index: pa.Table, texts: Texts, changed: np.ndarray, how: Sketching) -> pa.Table:
+def anew(index: pa.Table, table: pa.Table, changed: np.ndarray, how: Sketching) -> pa.Table:
     """Sketches of which some are of texts that have changed since, bool[n]: those made anew."""
-    made = (binary(bytes_.view(np.uint8)) for bytes_ in sketch(texts, how))
+    made = (binary(bytes_.view(np.uint8)) for bytes_ in sketch(table.filter(pa.array(changed)), how))
     for name, column in zip(("raw", "exact", "sketch"), made, strict=True):
         whole = index[name].combine_chunks()
         at = index.schema.get_field_index(name)
@@ -150,7 +158,7 @@ class Sketch:
         with parts.Writer(source.url, SCHEMA) as writer:
             at = source.first
             for table in parts.batches(source.part.url, self.columns(source.part.url)):
-                raw, exact, made = sketch(Texts(table["text"]), self.how)
+                raw, exact, made = sketch(table, self.how)
                 columns = {"id": table["id"].cast(pa.string()), "rank": ranks(table, self.keep, at), "raw": binary(raw.view(np.uint8)),
                            "exact": binary(exact.view(np.uint8)), "sketch": binary(made).cast(pa.binary())}
                 writer.write(pa.table(columns))
@@ -160,7 +168,7 @@ class Sketch:
         """What is read of a part."""
         with storage.parquet(url) as file:
             present = file.schema_arrow.names
-        return [name for name in ("id", "text", "source", score(self.keep)) if name and name in present]
+        return [name for name in ("id", "text", "source", score(self.keep), self.how.column) if name and name in present]
 
 
 def binary(bytes_: np.ndarray) -> pa.Array:

@@ -89,7 +89,7 @@ class Apply:
         table = table.append_column("lines_removed", pa.array(every)).append_column("why", pa.array(why, stage.WHY))
         changed = (every > 0) & ~emptied
         if changed.any():
-            index = sketches.anew(index, Texts(texts).take(changed), changed, self.how)
+            index = sketches.anew(index, table, changed, self.how)
         return table, stays & ~emptied, index, gone
 
 

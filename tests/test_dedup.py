@@ -9,7 +9,7 @@ import pytest
 
 import planted
 from gristmill.jobs import dedup, ingest, recipe
-from gristmill.udfs.errors import InputError, OutputError, RecipeError
+from gristmill.udfs.errors import GristmillError, InputError, OutputError, RecipeError
 
 
 def write(folder, texts, files=1, **columns):
@@ -198,3 +198,67 @@ def test_policies(tmp_path):
         assert set(kept) == {keeper}, name
         assert kept[keeper]["dup_count"] == 4
         assert {row["why"][0]["evidence"] for row in dropped.values()} == {keeper}
+
+
+def vectors(n, groups, seed=1):
+    """{id: text} and {id: vector}: the vectors of a group are within about 0.05 of one another's direction, of other groups nearly at right angles."""
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(groups, 64))
+    made = centres[np.arange(n) % groups] + 0.1 * rng.normal(size=(n, 64))
+    return {f"{k:05d}": f"text number {k} of these" for k in range(n)}, {f"{k:05d}": made[k].tolist() for k in range(n)}
+
+
+def test_embedding(tmp_path):
+    """A column of vectors: as brute force over all pairs, though only the documents of four cells are compared."""
+    import numpy as np
+
+    texts, given = vectors(3000, 1200)
+    texts["zero"], given["zero"] = "no vector", None
+    kept, dropped, sealed = run(tmp_path, texts, method="embedding", column="v", threshold=0.95, columns={"v": given}, keep="first")
+    made = np.array([given[id_] or [0.0] * 64 for id_ in texts])
+    made /= np.maximum(np.linalg.norm(made, axis=1, keepdims=True), 1e-9)
+    stays, expected = [], {}
+    for k, id_ in enumerate(texts):
+        near = made[stays] @ made[k] if stays else np.zeros(0)
+        if (near >= 0.95).any():
+            expected[id_] = list(texts)[stays[int(np.argmax(near >= 0.95))]]
+        else:
+            stays.append(k)
+    found = {id_: keeper for id_, (keeper, _) in fates(dropped).items()}
+    assert len(expected) > 1500
+    assert sum(found.get(id_) == keeper for id_, keeper in expected.items()) >= 0.99 * len(expected)
+    assert "zero" in kept
+    assert sealed["dedup"] == {"method": "embedding", "threshold": 0.95, "probes": 4, "of": "v", "lines_removed": 0}
+    for id_, (keeper, value) in fates(dropped).items():
+        assert value == pytest.approx(float(made[int(id_)] @ made[int(keeper)]), abs=1e-5)
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"method": "embedding"}, "needs `model` .a folder. or `column`"),
+    ({"column": "v"}, "no other method takes any"),
+    ({"method": "embedding", "column": "v", "threshold": None}, "needs a threshold"),
+    ({"method": "embedding", "column": "w"}, "no column 'w'"),
+    ({"method": "embedding", "column": "v"}, "vectors of 2 and of 3 numbers"),
+])
+def test_wrong_vectors(tmp_path, options, message):
+    with pytest.raises(GristmillError, match=message):
+        run(tmp_path, {"a": "x", "b": "y"}, columns={"v": {"a": [1.0, 2.0], "b": [1.0, 2.0, 3.0]}}, **options)
+
+
+def test_embedding_by_a_model(tmp_path):
+    """A tiny model from a folder; without the extra `embed` this is skipped."""
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    torch.manual_seed(1)
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz", *"中文问题答案怎么样"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
+    transformers.BertTokenizer(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path / "model")
+    config = transformers.BertConfig(vocab_size=len(words), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
+    transformers.BertModel(config).save_pretrained(tmp_path / "model")
+    texts = {"a": "a b c d e f g", "b": "a b c d e f g", "c": "A b c d e f g !", "d": "中 文 问 题", "e": "", "f": "x y z w v u"}
+    kept, dropped, _ = run(tmp_path, texts, method="embedding", model=str(tmp_path / "model"), threshold=0.999, exact=False)
+    assert "b" in dropped or "a" in dropped
+    assert {"d", "e", "f"} <= set(kept)
+    with pytest.raises(GristmillError, match="no transformers model in this folder"):
+        run(tmp_path, texts, "none", method="embedding", model=str(tmp_path / "nowhere"), threshold=0.9)
