@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from gristmill.jobs import passport, recipe, steps, storage
+from gristmill.jobs import explain_duplicate, passport, recipe, samples, steps, storage
 from gristmill.jobs.recipe import Recipe
 from gristmill.jobs.stage import failures
 from gristmill.jobs.steps import RULE, Rule, nearest
@@ -22,30 +21,43 @@ from gristmill.udfs.errors import InputError, RecipeError
 from gristmill.udfs.texts import Texts
 
 SNIPPET = 200      # code points of a text that are shown
+SAMPLE = 10        # documents that are shown
 
 
-def document(console: Console, settings: Recipe, id_: str) -> None:
-    """Print what each job did with one document. Raises InputError where no job has seen it."""
+def document(console: Console, settings: Recipe, id_: str, sample: int = SAMPLE) -> None:
+    """Print what each job did with one document, at most `sample` others with it. Raises InputError where no job has seen it."""
     seen = False
     for section in settings.sections():
         folder = storage.join(settings.workdir, section)
         for side in ("kept", "dropped"):
-            for row in _rows_with_id(storage.join(folder, side), id_):
+            for row in samples.rows_with_id(storage.join(folder, side), id_):
                 seen = True
                 _show(console, section, side, row)
+                if section == "dedup":
+                    explain_duplicate.document(console, settings, side, row, sample)
     if not seen:
         raise InputError(f"{settings.workdir}: no document with id '{id_}' in {', '.join(settings.sections())}")
 
 
 def rule(console: Console, settings: Recipe, text: str, sample: int) -> None:
-    """Print documents that a rule dropped, with their values. Raises RecipeError for a rule that the recipe does not have."""
-    folder = storage.join(settings.workdir, "clean")
-    sealed = passport.read(folder)
-    known = {r.text for step in recipe.steps(settings) for r in step.rules} | set(sealed["rules"])
-    wanted = _canonical(text)
-    if wanted not in known:
+    """Print documents that a rule dropped, with their values. Raises RecipeError for a rule that no section of the recipe has."""
+    wanted, known, homes = _canonical(text), set[str](), list[str]()
+    for section in settings.sections():
+        folder = storage.join(settings.workdir, section)
+        rules = {r.text for step in recipe.steps(settings) for r in step.rules} if section == "clean" else set()
+        rules |= {*explain_duplicate.RULES, "lines"} if section == "dedup" else set()
+        if storage.exists(storage.join(folder, "passport.json")):
+            rules |= set(passport.read(folder)["rules"])
+        known |= rules
+        homes += [folder] if wanted in rules else []
+    if not homes:
         raise RecipeError(f"--rule '{text}': the recipe has no such rule.{nearest(wanted, known)}")
-    chosen = Sample(sample, settings.seed)
+    for folder in homes:
+        _rule(console, settings, folder, wanted, sample)
+
+
+def _rule(console: Console, settings: Recipe, folder: str, wanted: str, sample: int) -> None:
+    sealed, chosen = passport.read(folder), Sample(sample, settings.seed)
     for name, marker in _markers(folder):
         if not marker["rules"].get(wanted):
             continue
@@ -55,11 +67,17 @@ def rule(console: Console, settings: Recipe, text: str, sample: int) -> None:
                 if entry:
                     chosen.add(row["id"], {**entry, "text": row["text"], "also": len(row["why"]) - 1})
     count, only = sealed["rules"].get(wanted, 0), sealed["only_rule"].get(wanted, 0)
-    title = f"{wanted}: dropped {count:,} documents, {only:,} for this rule alone"
-    table = Table("id", "value", "other rules", "text", title=title, expand=True)
+    title = f"{wanted}: dropped {count:,} documents"
+    if sealed["stage"] == "dedup":                        # which gives one reason for a document, and names the one that stays
+        names = ["id", *(["similarity", "stays instead"] if wanted in explain_duplicate.RULES else ["value"]), "text"]
+    else:
+        title, names = f"{title}, {only:,} for this rule alone", ["id", "value", "other rules", "text"]
+    table = Table(*names, title=title, expand=True)
     for id_, row in chosen.rows():
-        value = row["evidence"] if row["value"] is None else f"{row['value']:.6g}"
-        table.add_row(escape(id_), escape(str(value)), str(row["also"]), escape(_snippet(row["text"])))
+        value = row["evidence"] if row["value"] is None or wanted == "lines" else f"{row['value']:.6g}"
+        cells = {"id": id_, "value": value, "similarity": value, "stays instead": row["evidence"], "other rules": row["also"],
+                 "text": _snippet(row["text"])}
+        table.add_row(*(escape(str(cells[name])) for name in names))
     console.print(table)
 
 
@@ -74,17 +92,17 @@ def what_if(console: Console, settings: Recipe, text: str, sample: int) -> None:
     later = sorted({r.column for step in steps[at + 1 :] for r in step.rules})
     label = next((name for name in units if name.endswith("language_label")), None)
     counts: Counter[str] = Counter()
-    samples = {name: Sample(sample, settings.seed) for name in ("goes", "comes back", "might come back")}
+    found = {name: Sample(sample, settings.seed) for name in ("goes", "comes back", "might come back")}
     columns = list(dict.fromkeys(["id", "text", "why", new.column, *later, *([label] if label else [])]))
     for side in ("kept", "dropped"):
         for name in storage.names(storage.join(folder, side), ".parquet"):
             for batch in _batches(storage.join(folder, side, name), columns):
                 verdicts = replay(batch, new, {r.text for r in replaced}, later, label)
                 counts.update(verdicts.tolist())
-                for verdict, chosen in samples.items():
+                for verdict, chosen in found.items():
                     for row in batch.select(["id", "text", new.column]).filter(pa.array(verdicts == verdict)).to_pylist():
                         chosen.add(row["id"], {"value": row[new.column], "text": row["text"]})
-    _show_what_if(console, new, replaced, counts, samples)
+    _show_what_if(console, new, replaced, counts, found)
 
 
 def replay(batch: pa.Table, new: Rule, replaced: set[str], later: list[str], label: str | None) -> np.ndarray:
@@ -175,13 +193,16 @@ def _show_what_if(console: Console, new: Rule, replaced: list[Rule], counts: Cou
 
 
 def _show(console: Console, section: str, side: str, row: dict[str, Any]) -> None:
-    why = row.pop("why", None) or []
+    why = row.get("why") or []
     console.print(f"[bold]{section}[/]: {side}")
     for entry in why:
         value = "" if entry["value"] is None else f"  value {entry['value']:.6g}"
         console.print(f"  failed  {entry['rule']}{value}" + (f"  ({entry['evidence']})" if entry["evidence"] else ""), markup=False)
     for name, value in row.items():
+        if name == "why":
+            continue
         shown = _snippet(value) if isinstance(value, str) else f"{value:.6g}" if isinstance(value, float) else value
+        shown = f"{len(value):,} values" if isinstance(value, list) and len(value) > 20 else shown      # a vector
         console.print(f"  {name}: {shown}", markup=False, highlight=False)
 
 
@@ -192,21 +213,6 @@ def _snippet(text: str | None) -> str:
     line = "".join(char if char.isprintable() else " " for char in text[: 2 * SNIPPET])
     line = " ".join(line.split())
     return line[:SNIPPET] + ("…" if len(line) > SNIPPET or len(text) > 2 * SNIPPET else "")
-
-
-def _rows_with_id(folder: str, id_: str) -> Iterator[dict[str, Any]]:
-    for name in storage.names(folder, ".parquet"):
-        start = 0
-        hits = []
-        for batch in _batches(storage.join(folder, name), ["id"]):
-            found = np.flatnonzero(pc.equal(batch["id"], id_).fill_null(False).to_numpy())
-            hits += (start + found).tolist()
-            start += len(batch)
-        if hits:
-            start = 0
-            for batch in _batches(storage.join(folder, name), None):
-                yield from (batch.slice(at - start, 1).to_pylist()[0] for at in hits if start <= at < start + len(batch))
-                start += len(batch)
 
 
 def _batches(url: str, columns: list[str] | None) -> Iterator[pa.Table]:

@@ -7,8 +7,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from gristmill.jobs import summary
 from gristmill.jobs.page import number, share
 from gristmill.jobs.steps import RULE, Rule
+
+CATCH = 0.9                    # of the pairs at the threshold, the least share that the bands should catch
+GROUP, GROUP_SHARE = 10, 0.01  # documents in a group, and their share of all, from which on it is named
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,8 @@ def verdicts(passport: Mapping[str, Any]) -> list[str]:
     out += greedy
     if idle:
         out.append(("This rule" if len(idle) == 1 else f"These {len(idle)} rules") + f" dropped nothing: {', '.join(idle)}.")
+    if passport["stage"] == "dedup":
+        out += _duplicates(passport)
     if rows["errors"] > 0.5 * limit * total:
         out.append(f"Errors are near the limit: {share(rows['errors'], total)} of the documents failed, "
                    f"and `max_error_rate` is {share(limit, 1)}.")
@@ -130,6 +136,23 @@ def verdicts(passport: Mapping[str, Any]) -> list[str]:
     if passport.get("resumed_parts"):
         out.append(f"This run went on where another had stopped, with {passport['resumed_parts']:,} parts done, so no speed is given.")
     return out + [f"{note[:1].upper()}{note[1:]}." for note in passport.get("limits") or []]
+
+
+def _duplicates(passport: Mapping[str, Any]) -> list[str]:
+    """What is worth a look in the output of `dedup`."""
+    rows, made, out = passport["rows"], passport["dedup"], []
+    if rows["rows"] and not rows["dropped"]:
+        out.append("No document was dropped: either there is no duplicate, or `shingle`, `threshold` or `exact` do not fit the text.")
+    caught = made.get("at_threshold", 1)
+    if caught < CATCH:
+        out.append(f"The bands miss {share(1 - caught, 1)} of the pairs at the threshold of {made['threshold']:g}: leave out `bands` and "
+                   "`rows`, and the threshold chooses them.")
+    bins = passport["scores"].get("dup_count", {}).get("all", {}).get("bins", {})
+    most = max((round(summary.edge_of(int(bin_), "count")) for bin_ in bins), default=0)
+    if most >= GROUP and most > GROUP_SHARE * rows["rows"]:
+        out.append(f"One document stays for about {most - 1:,} others, {share(most, rows['rows'])} of all: see whether it is a template or "
+                   "an error page that should not stay either.")
+    return out
 
 
 def rates(passport: Mapping[str, Any]) -> tuple[str, str]:
@@ -150,10 +173,10 @@ def ordered_rules(passport: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def seconds_by_step(passport: Mapping[str, Any]) -> list[tuple[str, float]]:
-    """(step, seconds) in the order of the recipe, keeps numbered; what is not a step comes last."""
-    def place(name: str) -> tuple[int, str]:
+    """(step, seconds) in the order of the recipe, keeps numbered; what is not a step comes last, as the passport has it."""
+    def place(name: str) -> int:
         at = name.partition(".")[0]
-        return (int(at) if at.isdigit() else 10**6, name)
+        return int(at) if at.isdigit() else 10**6
 
     out, number_of = [], itertools.count(1)
     for name in sorted(passport["seconds_by_step"], key=place):

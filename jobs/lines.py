@@ -30,7 +30,7 @@ class Count:
         for batch in parts.batches(source.part.url, ["text"]):
             mine = stays[at : at + len(batch)]
             at += len(batch)
-            hashes, _, _, first = repeated.units(Texts(batch["text"].filter(pa.array(mine))), self.settings.unit)
+            hashes, _, _, first = repeated.units(Texts(batch["text"].filter(pa.array(mine))), self.settings.unit, self.settings.min_chars)
             distinct, documents = repeated.counted(hashes, first)
             bucket = (distinct >> np.uint64(32)) % np.uint64(self.buckets)
             made = pa.table({"hash": distinct, "documents": documents})

@@ -40,10 +40,14 @@ class Raw(Section):
 
 
 class Lines(Section):
-    """Lines (or paragraphs, or sentences) that stand in more than `max_documents` documents are removed."""
+    """Lines (or paragraphs, or sentences) that stand in more than `max_documents` documents are removed.
+
+    What has fewer than `min_chars` letters and digits stays (第一章, Introduction), and what is mostly digits (a date).
+    """
 
     max_documents: int = pydantic.Field(default=50, ge=1)
     unit: Literal["line", "paragraph", "sentence"] = "line"
+    min_chars: int = pydantic.Field(default=6, ge=1)
 
 
 class Dedup(Section):

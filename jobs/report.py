@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gristmill.jobs import charts, samples, storage, summary
+from gristmill.jobs import charts, duplicates_page, samples, storage, summary
 from gristmill.jobs.findings import Keep, asked, flow, ordered_rules, rates, seconds_by_step, verdicts
 from gristmill.jobs.page import bar, cells, code, esc, fill, grid, number, share, short, split
 from gristmill.jobs.passport import finished
@@ -22,7 +22,8 @@ from gristmill.jobs.recipe import Recipe
 from gristmill.jobs.steps import Rule
 
 FILES = 50         # sources that are listed
-MEANINGS = {"error:read": "could not be read", "duplicate_id": "an earlier row has the id"}
+MEANINGS = {"error:read": "could not be read", "duplicate_id": "an earlier row has the id", "exact": "the same text as one that stays",
+            "near": "similar to one that stays", "lines": "nothing but frequent lines"}
 
 
 def table(console: Console, stage: str, passport: Mapping[str, Any]) -> None:
@@ -42,11 +43,14 @@ def table(console: Console, stage: str, passport: Mapping[str, Any]) -> None:
     reasons = _columns("dropped by", "", "documents", "share", "only this", left=2)
     for rule, languages in ordered_rules(passport).items():
         count = passport["rules"].get(rule, 0)
-        reasons.add_row(Text(rule, overflow="fold"), Text(" ".join(languages)), f"{count:,}", share(count, rows["rows"]),
+        about = Text(" ".join(languages) or MEANINGS.get(rule, ""))
+        reasons.add_row(Text(rule, overflow="fold"), about, f"{count:,}", share(count, rows["rows"]),
                         f"{passport['only_rule'].get(rule, 0):,}", style="" if count else "dim")
     if reasons.row_count:
         console.print()
         console.print(reasons)
+    if stage == "dedup":
+        console.print(Text("\n" + "\n".join(duplicates_page.said(passport).values())))
     times = [Text.assemble((f"{name} ", "dim"), f"{seconds:.2f}") for name, seconds in seconds_by_step(passport)]
     console.print(Text("\nseconds by step", "dim"))
     console.print(Columns(times, padding=(0, 2)))
@@ -67,7 +71,8 @@ def write(settings: Recipe, stage: str, passport: Mapping[str, Any]) -> str:
     """Write <workdir>/<stage>/report.html and return its URL."""
     folder = storage.join(settings.workdir, stage)
     sections = {
-        "What left, and why": _funnel(passport), "Scores by language": charts.scores(passport),
+        "What left, and why": _funnel(passport),
+        **(duplicates_page.sections(folder, settings, passport) if stage == "dedup" else {"Scores by language": charts.scores(passport)}),
         "Where it came from": _files(folder, passport) if stage == "ingest" else "",
         "Documents to read": _samples(folder, settings, passport), "How it was made": _run(passport),
     }
@@ -99,8 +104,8 @@ def _head(passport: Mapping[str, Any]) -> str:
     said = "".join(f"<li>{code(line)}</li>" for line in verdicts(passport))
     box = f'<div class="verdicts"><h2>Worth a look</h2><ul>{said}</ul></div>'
     if not said:
-        box = ('<div class="verdicts fine"><h2>Nothing unusual</h2><p>No document failed, every rule dropped something, and none nearly '
-               'everything.</p></div>')
+        fine = "every rule dropped something, and none nearly everything" if passport["stage"] == "clean" else "and most of them stay"
+        box = f'<div class="verdicts fine"><h2>Nothing unusual</h2><p>No document failed, {fine}.</p></div>'
     when = esc(passport["finished"])
     return (f'<header><div class="kicker"><span><b>Gristmill</b> · {esc(passport["stage"])}</span>'
             f'<time datetime="{when}">{when.replace("T", " ").replace("Z", " UTC")}</time></div>'
@@ -176,7 +181,7 @@ def _samples(folder: str, settings: Recipe, passport: Mapping[str, Any]) -> str:
     stay = samples.pick(samples.files(folder, "kept", chosen[: samples.FEW]), columns, ranks, seed)
     hidden, some = settings.dropped_text != "keep", stay[""]
     halves = "".join(f'<div class="kept">{_documents(half, "", False)}</div>' for half in (some[::2], some[1::2]) if half)
-    out = [_fold("Kept, whatever their scores" if passport["scores"] else "Kept", f"{len(some)} of {passport['rows']['kept']:,}", halves)]
+    out = [_fold("Kept, whatever their scores" if found else "Kept", f"{len(some)} of {passport['rows']['kept']:,}", halves)]
     for rule, languages in rules.items():
         inner = f'<div><h4>Dropped</h4>{_documents(gone.get(rule, []), rule, hidden)}</div>'
         if rule in stay:
@@ -209,8 +214,9 @@ def _documents(rows: list[dict[str, Any]], name: str, hidden: bool) -> str:
         if hidden and isinstance(value, str):
             value = samples.reason(value, name)
         value = number(value) if isinstance(value, int | float) else value
+        stays = f"<code>{esc(entry['evidence'])}</code> stays" if entry and name in duplicates_page.RULES else ""
         also = ", ".join(other["rule"] for other in why if other["rule"] != name)
-        about = ["" if value is None else f"<b>{esc(value)}</b>", f'<code>{esc(row["id"])}</code>', esc(row.get("source") or ""),
+        about = ["" if value is None else f"<b>{esc(value)}</b>", f'<code>{esc(row["id"])}</code>', stays, esc(row.get("source") or ""),
                  also and f"also {esc(also)}"]
         text = f'<p class="note">{"empty text" if row["text"] == "" and not hidden else "text not stored"}</p>'
         if row["text"] and not hidden:

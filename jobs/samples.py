@@ -5,7 +5,7 @@ import heapq
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ def choose(folder: str, seed: int, rules: Mapping[str, int]) -> list[str]:
     """Names of parts in the order of a hash, as many as it takes to find SHOWN documents for each rule (FEW to MOST)."""
     missing = {rule: min(SHOWN, count) for rule, count in rules.items()}
     chosen: list[str] = []
-    for name in sorted(passport.finished(folder), key=lambda name: hashlib.blake2b(f"{seed}\0{name}".encode()).digest()):
+    for name in shuffled(folder, seed):
         if len(chosen) == MOST or (len(chosen) >= FEW and not any(missing.values())):
             break
         found = storage.read_json(storage.join(folder, "_parts", f"{name}.json"))["rules"]
@@ -37,6 +37,11 @@ def choose(folder: str, seed: int, rules: Mapping[str, int]) -> list[str]:
     return chosen
 
 
+def shuffled(folder: str, seed: int) -> list[str]:
+    """Names of all finished parts in the order of a hash."""
+    return sorted(passport.finished(folder), key=lambda name: hashlib.blake2b(f"{seed}\0{name}".encode()).digest())
+
+
 def files(folder: str, side: str, names: Iterable[str]) -> list[str]:
     """URLs of the files that these parts have on one side."""
     there = storage.names(storage.join(folder, side), ".parquet")
@@ -44,7 +49,8 @@ def files(folder: str, side: str, names: Iterable[str]) -> list[str]:
     return [storage.join(folder, side, name) for name in there if name.startswith(mine)]
 
 
-def pick(urls: Iterable[str], columns: Iterable[str], ranks: Mapping[str, Rank], seed: int) -> dict[str, list[dict[str, Any]]]:
+def pick(urls: Iterable[str], columns: Iterable[str], ranks: Mapping[str, Rank], seed: int, length: int = LENGTH
+         ) -> dict[str, list[dict[str, Any]]]:
     """The SHOWN first documents of each rank, with the beginnings of their texts; a batch and the chosen are all that is held."""
     best: dict[str, list[tuple[float, int, str, int, dict[str, Any]]]] = {name: [] for name in ranks}
     for url in urls:
@@ -59,19 +65,19 @@ def pick(urls: Iterable[str], columns: Iterable[str], ranks: Mapping[str, Rank],
                 last = best[name][-1][:2] if len(best[name]) == SHOWN else (np.inf, 0)
                 rows = np.flatnonzero((keys < last[0]) | (keys == last[0]) & (hashes < np.uint64(last[1])))
                 for row in rows[np.lexsort((hashes[rows], keys[rows]))][:SHOWN].tolist():
-                    best[name].append((float(keys[row]), int(hashes[row]), url, start + row, _row(batch, row)))
+                    best[name].append((float(keys[row]), int(hashes[row]), url, start + row, _row(batch, row, length)))
                 best[name] = heapq.nsmallest(SHOWN, best[name], key=lambda item: item[:4])
             start += len(batch)
     return {name: [row for *_, row in found] for name, found in best.items()}
 
 
-def _row(batch: pa.Table, at: int) -> dict[str, Any]:
+def _row(batch: pa.Table, at: int, length: int = LENGTH) -> dict[str, Any]:
     """One document; of its text no more than the beginning is decoded, and a byte that is not UTF-8 shows as U+FFFD."""
     one = batch.slice(at, 1)
-    bytes_ = pc.binary_slice(pc.cast(one["text"].combine_chunks(), pa.binary()), 0, 4 * LENGTH + 4)[0].as_py()
+    bytes_ = pc.binary_slice(pc.cast(one["text"].combine_chunks(), pa.binary()), 0, 4 * length + 4)[0].as_py()
     text = None if bytes_ is None else bytes_.decode(errors="replace")
     row = one.drop_columns(["text"]).to_pylist()[0]
-    return row | {"text": text and text[:LENGTH], "more": text is not None and len(text) > LENGTH}
+    return row | {"text": text and text[:length], "more": text is not None and len(text) > length}
 
 
 def dropped_by(rule: str) -> Rank:
@@ -146,3 +152,19 @@ def common_folder(paths: Iterable[str]) -> str:
     """What all paths or URLs start with, up to a '/'; nothing where that leaves one of them empty."""
     start = os.path.commonprefix([f"{path}\0" for path in paths])   # noqa: RUF071 (URLs and paths alike, cut at a '/' below)
     return start[: start.rfind("/") + 1]
+
+
+def rows_with_id(folder: str, id_: str) -> Iterator[dict[str, Any]]:
+    """The documents of a folder's files that have this id, whole."""
+    for name in storage.names(folder, ".parquet"):
+        start = 0
+        hits = []
+        for batch in parts.batches(storage.join(folder, name), ["id"]):
+            found = np.flatnonzero(pc.equal(batch["id"], id_).fill_null(False).to_numpy())
+            hits += (start + found).tolist()
+            start += len(batch)
+        if hits:
+            start = 0
+            for batch in parts.batches(storage.join(folder, name), None):
+                yield from (batch.slice(at - start, 1).to_pylist()[0] for at in hits if start <= at < start + len(batch))
+                start += len(batch)

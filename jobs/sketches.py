@@ -42,9 +42,10 @@ class Sketching:
 
     def plain(self) -> dict[str, Any]:
         """What two sets of sketches must agree in to be compared."""
-        how = {"method": self.method, "shingle": dict(self.shingling.plain), "exact": self.exact, "version": VERSION}
-        more = {"jaccard": {"sketch": self.sketch, "values": self.values, "seed": self.seed},
-                "embedding": {"model": self.model, "column": self.column}}
+        how: dict[str, Any] = {"method": self.method, "shingle": dict(self.shingling.plain), "exact": self.exact, "version": VERSION}
+        more: dict[str, dict[str, Any]] = {
+            "jaccard": {"sketch": self.sketch, "values": self.values, "seed": self.seed},
+            "embedding": {"model": self.model, "column": self.column}}
         return how | more.get(self.method, {})
 
 

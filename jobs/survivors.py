@@ -53,14 +53,18 @@ class Apply:
                 if self.wanted.rehydrate:
                     counts = pc.fill_null(result["dup_count"], 1).to_numpy()
                     result = result.append_column("dup_weight", pc.if_else(pa.array(stays), pa.array(weights(counts)), None))
-                summary.add(found, summary.of_result(result, stays, UNITS, np.full(len(batch), "all", object)))
+                counted = summary.of_result(result, stays, UNITS, np.full(len(batch), "all", object))
+                came = pc.fill_null(pc.binary_length(batch["text"]), 0).to_numpy()      # with the lines that are gone now
+                counted.update(bytes=int(came.sum()), tokens=int(summary.token_estimates(batch).sum()))
+                summary.add(found, counted)
                 out["kept"].write(result.filter(stays).select(schema.names))
                 dropped = result.filter(~stays)
                 text = dropped.schema.get_field_index("text")
                 out["dropped"].write(dropped.set_column(text, "text", stage.hide(dropped["text"], self.dropped_text)).select(schema.names))
                 out["index"].write(index.filter(stays))
             if self.frequent:
-                out["lines"].write(lines.listed(removed))
+                listed = lines.listed(removed)
+                out["lines"].write(listed.set_column(1, lines.REMOVED.field("line"), stage.hide(listed["line"], self.dropped_text)))
         found["seconds"] = {"write": time.perf_counter() - start}
         passport.finish(self.folder, name, found | {"lines": len(removed)})
 
@@ -72,21 +76,31 @@ class Apply:
     def without_lines(
         self, table: pa.Table, stays: np.ndarray, index: pa.Table, frequent: np.ndarray
     ) -> tuple[pa.Table, np.ndarray, pa.Table, list[tuple[int, str]]]:
-        """The documents that stay without these lines; one that is nothing else goes. The index gets the text that is written."""
+        """The documents that stay without these lines. The index gets the text that is written.
+
+        One that is nothing else goes, unless others went because of it: it stays then, as it is.
+        """
         assert self.wanted.lines is not None
         old = Texts(table["text"])
-        text, counts, gone = repeated.without(old.take(stays), self.wanted.lines.unit, frequent)
+        text, removed, gone = repeated.without(old.take(stays), self.wanted.lines.unit, frequent, self.wanted.lines.min_chars)
         every = np.zeros(len(table), np.int64)
-        every[stays] = counts
+        every[stays] = removed
         texts = pc.replace_with_mask(old.array, pa.array(stays), text)
-        emptied = (every > 0) & (pc.utf8_length(pc.utf8_trim_whitespace(texts)).fill_null(0).to_numpy() == 0)
+        bare = (every > 0) & (pc.utf8_length(pc.utf8_trim_whitespace(texts)).fill_null(0).to_numpy() == 0)
+        emptied = bare & (pc.fill_null(table["dup_count"], 0).to_numpy() < 2)
+        if (bare & ~emptied).any():
+            others = old.take(stays & ~(bare & ~emptied))
+            _, _, gone = repeated.without(others, self.wanted.lines.unit, frequent, self.wanted.lines.min_chars)
         why = table["why"].to_pylist()
         for at in np.flatnonzero(emptied).tolist():
             why[at].append({"rule": "lines", "value": 1.0, "evidence": f"all {every[at]} lines"})
-        texts = pc.if_else(pa.array(emptied), old.array, texts)              # the ledger has it as it was
+        texts = pc.if_else(pa.array(bare), old.array, texts)                 # the ledger has it as it was
+        every[bare & ~emptied] = 0
         at = table.schema.get_field_index("text")
         table = table.drop_columns("why").set_column(at, "text", texts.cast(pa.string()))
         table = table.append_column("lines_removed", pa.array(every)).append_column("why", pa.array(why, stage.WHY))
+        counts = table.schema.get_field_index("dup_count")
+        table = table.set_column(counts, "dup_count", pc.if_else(pa.array(emptied), pa.scalar(None, pa.int64()), table["dup_count"]))
         changed = (every > 0) & ~emptied
         if changed.any():
             index = sketches.anew(index, table, changed, self.how)

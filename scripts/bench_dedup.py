@@ -1,6 +1,7 @@
 """Speed and memory of `dedup` on Spark, against datasketch's MinHashLSH and a run in datatrove's four steps with as many processes.
 
     scripts/bench dedup [--mb 36] [--plain-mb 4] [--times 10] [--no-growth]
+    scripts/bench dedup --simulate 100000000
 
 The corpus is bench_clean.py's. Its copies for the growth are in other letters each, so that they are no duplicates of one
 another and have as many of their own. Every figure is of this run on this machine; compare ratios, not seconds.
@@ -13,14 +14,19 @@ import json
 import os
 import re
 import shutil
+import sys
 import time
 
-import bench_clean as bench
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gristmill.jobs import dedup, engine, recipe
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))     # which PYTHONSAFEPATH keeps out
+import bench_clean as bench
+
+from gristmill.jobs import clusters as duplicates
+from gristmill.jobs import decide, dedup, engine, recipe
+from gristmill.udfs import kernels_clusters
 from gristmill.udfs.texts import Texts, from_codes
 
 WORDS = re.compile(r"[\u3400-\u9fff]|\w+")
@@ -118,13 +124,55 @@ def whole(settings, table, workdir, parts):
         return time.perf_counter() - start, peak.mb, sealed
 
 
+def simulate(documents, size=4200, bands=21, rows=6, largest=10**6, seed=1):
+    """How evenly buckets are filled by this many documents, a third of them in clusters of power-law sizes up to `largest`."""
+    rng = np.random.default_rng(seed)
+    sizes = np.arange(2, largest + 1)
+    weights = sizes ** -2.2
+    clusters = rng.choice(sizes, int(documents / 3 / (sizes * weights).sum() * weights.sum()), p=weights / weights.sum())
+    clusters[0] = largest
+    members = int(clusters.sum())
+    print(f"{documents:,} documents, {members:,} of them in {len(clusters):,} clusters, the largest of {clusters.max():,}")
+
+    buckets = duplicates.spread(documents * (bands + 2) * duplicates.ENTRY, 10**6)
+    mean = documents * (bands + 2) / buckets
+    load = np.full(buckets, mean * (1 - members / documents))
+    similarity = rng.uniform(0.8, 1, len(clusters))                  # of the members to their keeper
+    for _ in range(bands):
+        meet = rng.binomial(clusters, similarity**rows)             # the members that have the keeper's values in this band
+        np.add.at(load, rng.integers(0, buckets, len(clusters)), meet)
+        load += (clusters - meet).sum() / buckets                    # the others are alone, each in a bucket of its own
+    np.add.at(load, rng.integers(0, buckets, members), 2)            # the hashes of the whole text
+    print(f"keys: {documents * (bands + 2) * duplicates.ENTRY / 1e9:.0f} GB in {buckets:,} buckets of {load.mean() * 16 / 1e6:.0f} MB, "
+          f"the fullest {load.max() / load.mean():.2f} times the mean, {load.max() * 16 / 1e6:.0f} MB")
+
+    buckets = duplicates.spread(members * size, 10**6, decide.BUCKET)
+    load = np.zeros(buckets)
+    np.add.at(load, rng.integers(0, buckets, len(clusters)), clusters * size)
+    print(f"texts: {members * size / 1e9:.0f} GB in {buckets:,} buckets of {load.mean() / 1e6:.0f} MB, "
+          f"the fullest {load.max() / 1e9:.2f} GB")
+
+    parents, edges, seconds = np.arange(documents, dtype=np.int32), 0, 0.0
+    for _ in range(10):
+        hubs = rng.integers(0, documents, documents // 10)
+        pairs = np.stack([hubs, np.minimum(hubs + rng.geometric(1e-6, len(hubs)), documents - 1)], axis=1)
+        start = time.perf_counter()
+        kernels_clusters.unite(parents, pairs)
+        edges, seconds = edges + len(pairs), seconds + time.perf_counter() - start
+    print(f"components: {edges:,} edges of random documents joined in {seconds:.0f} s, {parents.nbytes / 1e6:.0f} MB in one task")
+
+
 def main():
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--mb", type=float, default=36)
     options.add_argument("--plain-mb", type=float, default=4)
     options.add_argument("--times", type=int, default=10)
     options.add_argument("--no-growth", action="store_true")
+    options.add_argument("--simulate", type=int, metavar="DOCUMENTS")
     given = options.parse_args()
+    if given.simulate:
+        simulate(given.simulate)
+        return
     cores = os.cpu_count()
     bench.WORK.mkdir(parents=True, exist_ok=True)
     table = bench.corpus(given.mb).select(["id", "text"])

@@ -25,7 +25,9 @@ def write(folder, texts, files=1, **columns):
 
 
 def settings(tmp_path, raw, name="out", **options):
-    return recipe.parse({"name": "d", "workdir": str(tmp_path / name), "raw": {"path": str(raw), "id": "url"}, "dedup": options})
+    hidden = options.pop("dropped_text", "keep")
+    return recipe.parse({"name": "d", "workdir": str(tmp_path / name), "raw": {"path": str(raw), "id": "url"}, "dedup": options,
+                         "dropped_text": hidden})
 
 
 def run(tmp_path, texts, name="out", engine="local", files=1, columns=None, **options):
@@ -114,19 +116,43 @@ def test_lines(tmp_path):
     texts = {f"{n}": "".join(planted.chinese(rng, 80)) + f"\n{foot.replace('１２', str(10 + n))}\n" + "".join(planted.chinese(rng, 80)) for n in range(12)}
     texts["only"] = foot
     texts["rare"] = "甲乙丙丁\n\nrare line"
+    texts |= {f"short{n}": f"第一章\n2024年1月{n}日 12:30\n" + "".join(planted.chinese(rng, 60)) for n in range(14)}
     kept, dropped, sealed = run(tmp_path, texts, lines={"max_documents": 12}, rehydrate=True)
     assert sealed["dedup"]["lines_removed"] == 13
     assert {id_: row["why"] for id_, row in dropped.items()} == {"only": [{"rule": "lines", "value": 1.0, "evidence": "all 1 lines"}]}
     assert dropped["only"]["text"] == foot
     for id_, row in kept.items():
         assert row["text"] == "\n".join(line for line in texts[id_].split("\n") if "版权" not in line)
-        assert row["lines_removed"] == (0 if id_ == "rare" else 1)
+        assert row["lines_removed"] == (0 if not id_.isdigit() else 1)
         assert row["dup_weight"] == 1
     removed = [row for file in (tmp_path / "out/dedup/lines").iterdir() for row in pq.read_table(file).to_pylist()]
     assert [(row["times"], "版权所有" in row["line"]) for row in removed] == [(13, True)]
     stays, gone, _ = run(tmp_path, texts, "fewer", lines={"max_documents": 13})
     assert not gone
     assert {id_: row["text"] for id_, row in stays.items()} == texts
+
+
+def test_a_keeper_that_is_nothing_but_frequent_lines_stays(tmp_path):
+    rng = random.Random(2)
+    texts = {f"{n}": "本页内容由用户自行上传\n展开全文阅读更多精彩内容\n" + "".join(planted.chinese(rng, 80)) for n in range(6)}
+    texts |= {"a": "本页内容由用户自行上传\n", "b": "本页内容由用户自行上传\n", "c": "本页内容由用户自行上传。", "d": "展开全文阅读更多精彩内容"}
+    kept, dropped, sealed = run(tmp_path, texts, lines={"max_documents": 5}, exact=True, dropped_text="hash")
+    assert set(dropped) == {"b", "c", "d"}
+    assert all(row["why"][0]["evidence"] in kept for row in dropped.values() if row["why"][0]["rule"] != "lines")
+    assert kept["a"]["text"] == texts["a"]
+    assert (kept["a"]["dup_count"], kept["a"]["lines_removed"]) == (3, 0)
+    assert (dropped["d"]["dup_count"], dropped["d"]["why"][0]["rule"]) == (None, "lines")
+    assert all(len(line["line"]) == 64 for file in (tmp_path / "out/dedup/lines").iterdir() for line in pq.read_table(file).to_pylist())
+    assert sealed["bytes"]["in"] == sum(len(text.encode()) for text in texts.values())
+
+
+def test_words_with_the_same_letters_are_other_words():
+    from gristmill.udfs import shingles
+
+    how = shingles.shingling("1 word")
+    for a, b in (("on", "no"), ("12", "30"), ("aa", "11"), ("1990", "9190"), ("oops", "eeps")):
+        assert shingles.jaccard(a, b, how) == 0, (a, b)
+    assert shingles.jaccard("in 12 of the cases we saw no change on it", "in 30 of the cases we saw on change no it") < 0.2
 
 
 def test_against_a_release(tmp_path, texts):

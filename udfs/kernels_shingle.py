@@ -40,7 +40,7 @@ def tokens(codes, bits, offsets, by_word, keys, spans, first):
             if not bits[k] & WORD:
                 k += 1
                 continue
-            begin, h = k, np.uint64(codes[k])
+            begin, h = k, mix(np.uint64(codes[k]))      # mixed, or two letters would count only by what they have not in common
             k += 1
             if not bits[begin] & UNSPACED:
                 while k < end and bits[k] & WORD and not bits[k] & UNSPACED:

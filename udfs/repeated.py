@@ -46,21 +46,22 @@ def _starts(codes, bits, offsets, unit, closers, out, first):
 
 
 @jit
-def _hashes(codes, bits, starts, ends, folded, lower):
-    """64-bit hash of each unit's letters and signs, in lower case, every digit as 0; 0 where there are none."""
+def _hashes(codes, bits, starts, ends, folded, lower, least):
+    """64-bit hash of each unit's letters and signs, in lower case, every digit as 0; 0 for fewer than `least`, or for half digits."""
     out = np.zeros(len(starts), np.uint64)
     for u in range(len(starts)):
-        h, some = np.uint64(0), False
+        h, size, digits = np.uint64(0), 0, 0
         for k in range(starts[u], ends[u]):
             if bits[k] & (SPACE | PUNCTUATION):
                 continue
             code = folded[codes[k]]
             if code < 0:
                 code = lower[codes[k]]
-            h = (h ^ np.uint64(48 if bits[k] & DIGIT else code)) * GOLDEN
+            digit = bits[k] & DIGIT != 0
+            h = (h ^ np.uint64(48 if digit else code)) * GOLDEN
             h ^= h >> np.uint64(29)
-            some = True
-        if some:
+            size, digits = size + 1, digits + digit
+        if size >= least and 2 * digits < size:
             out[u] = mix(h) | np.uint64(1)
     return out
 
@@ -82,8 +83,10 @@ def _without(codes, offsets, bits, starts, ends, first, gone, out, bounds):
         bounds[i + 1] = at
 
 
-def units(texts: Texts, unit: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(hashes uint64[m], starts, ends, first) of each text's units; the hash is 0 for one without letters or signs.
+def units(texts: Texts, unit: str, least: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(hashes uint64[m], starts, ends, first) of each text's units; the hash is 0 for one of fewer than `least` letters and signs.
+
+    It is 0 too where half of those are digits: a date is no boilerplate, although every digit counts as 0.
 
     A sentence ends with 。！？… and the like, or with . ! ? before white space, and with its closing quotes.
     """
@@ -91,7 +94,7 @@ def units(texts: Texts, unit: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, 
     count = _starts(texts.codes, texts.bits, texts.offsets, UNITS.index(unit), CLOSERS, starts, first)
     starts = starts[:count].copy()
     ends = np.append(starts[1:], texts.offsets[-1])[:count]
-    return _hashes(texts.codes, texts.bits, starts, ends, FOLDED, LOWER), starts, ends, first
+    return _hashes(texts.codes, texts.bits, starts, ends, FOLDED, LOWER, least), starts, ends, first
 
 
 def counted(hashes: np.ndarray, first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -104,9 +107,9 @@ def counted(hashes: np.ndarray, first: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return np.unique(own[fresh], return_counts=True)
 
 
-def without(texts: Texts, unit: str, frequent: np.ndarray) -> tuple[pa.Array, np.ndarray, list[tuple[int, str]]]:
+def without(texts: Texts, unit: str, frequent: np.ndarray, least: int = 1) -> tuple[pa.Array, np.ndarray, list[tuple[int, str]]]:
     """Texts without the units whose hash is in `frequent`, sorted uint64[f]: (texts[n], units removed int64[n], [(hash, unit), …])."""
-    hashes, starts, ends, first = units(texts, unit)
+    hashes, starts, ends, first = units(texts, unit, least)
     place = np.minimum(np.searchsorted(frequent, hashes), max(len(frequent) - 1, 0))
     gone = (frequent[place] == hashes) & (hashes > 0) if len(frequent) else np.zeros(len(hashes), np.bool_)
     if not gone.any():
