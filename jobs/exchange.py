@@ -91,6 +91,7 @@ def _spark(sources: Sequence[Any], emit: Emit, reduce: Reduce, buckets: int) -> 
                 for bucket, table in emit(sources[n]):
                     for piece in pieces(table):
                         yield pa.record_batch({"bucket": pa.array([bucket], pa.int32()), "data": pa.array([pack(piece)], pa.binary())})
+        engine.settle_worker()
 
     def receive(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         with Spool() as spool:
@@ -100,6 +101,7 @@ def _spark(sources: Sequence[Any], emit: Emit, reduce: Reduce, buckets: int) -> 
             for bucket, tables in spool.buckets():
                 reduce(bucket, tables)
                 yield pa.record_batch({"bucket": pa.array([bucket], pa.int32())})
+        engine.settle_worker()
 
     session = engine.spark_session()
     key = "spark.sql.execution.arrow.maxRecordsPerBatch"

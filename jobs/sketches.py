@@ -62,7 +62,7 @@ def sketch(table: pa.Table, how: Sketching) -> tuple[np.ndarray, np.ndarray, np.
     `raw` is of the text as it is, and 0 only for an empty one that is no duplicate; `exact` is what the recipe calls equal.
     """
     texts = Texts(table["text"])
-    found = shingles.tokens(texts, how.shingling)
+    found = shingles.tokens(texts, how.shingling, spans=how.sketch == "minhash")
     hashes, offsets = shingles.shingles(found)
     blank = np.diff(offsets) == 0
     raw = shingles.digests(texts)

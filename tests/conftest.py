@@ -23,7 +23,7 @@ def spark():
 
     session = (
         SparkSession.builder.master("local[2]").appName("tests").config("spark.ui.enabled", "false")
-        .config("spark.driver.bindAddress", "127.0.0.1").config("spark.sql.shuffle.partitions", "2").getOrCreate()
+        .config("spark.driver.bindAddress", "127.0.0.1").config("spark.sql.shuffle.partitions", "2").config("spark.python.unix.domain.socket.enabled", "true").getOrCreate()
     )
     session.sparkContext.setLogLevel("ERROR")
     yield session

@@ -31,9 +31,10 @@ def tokens(codes, bits, offsets, by_word, keys, spans, first):
     """What shingles are made of: each code point that is no white space, or, where by_word[i], each word.
 
     A word is a run of letters, marks and digits, or one character of an unspaced script; a document without a word is
-    taken by code points. keys[t] is token t's code point or hash, spans[t] its (start, end) in `codes`. Returns how many.
+    taken by code points. keys[t] is token t's code point or hash, spans[t] its (start, end) in `codes` unless `spans` is
+    empty. Returns how many.
     """
-    at = 0
+    at, wanted = 0, len(spans) > 0
     for i in range(len(offsets) - 1):
         k, end = offsets[i], offsets[i + 1]
         while by_word[i] and k < end:
@@ -47,12 +48,16 @@ def tokens(codes, bits, offsets, by_word, keys, spans, first):
                     h = (h ^ np.uint64(codes[k])) * GOLDEN
                     h ^= h >> np.uint64(29)
                     k += 1
-            keys[at], spans[at, 0], spans[at, 1] = mix(h), begin, k
+            keys[at] = mix(h)
+            if wanted:
+                spans[at, 0], spans[at, 1] = begin, k
             at += 1
         if at == first[i]:
             for k in range(offsets[i], end):
                 if not bits[k] & SPACE:
-                    keys[at], spans[at, 0], spans[at, 1] = np.uint64(codes[k]), k, k + 1
+                    keys[at] = np.uint64(codes[k])
+                    if wanted:
+                        spans[at, 0], spans[at, 1] = k, k + 1
                     at += 1
         first[i + 1] = at
     return at
@@ -81,15 +86,47 @@ def windows(keys, first, sizes):
 
 
 @jit
+def _sort(hashes, spare):
+    """Sort hashes, which are spread evenly, in place: three passes by 8 of their highest 24 bits, then by insertion."""
+    count = np.empty(257, np.int64)
+    for turn in range(3):
+        shift = np.uint64(40 + 8 * turn)
+        count[:] = 0
+        for h in hashes:
+            count[np.int64(h >> shift & np.uint64(255)) + 1] += 1
+        for k in range(256):
+            count[k + 1] += count[k]
+        for h in hashes:
+            slot = np.int64(h >> shift & np.uint64(255))
+            spare[count[slot]] = h
+            count[slot] += 1
+        hashes[:] = spare[: len(hashes)]
+    for i in range(1, len(hashes)):
+        h, k = hashes[i], i
+        while k > 0 and hashes[k - 1] > h:
+            hashes[k] = hashes[k - 1]
+            k -= 1
+        hashes[k] = h
+
+
+@jit
 def distinct(hashes, offsets):
     """Each document's hashes sorted and each once, in place: (the same array's beginning, offsets int64[n + 1])."""
     ends = np.zeros(len(offsets), np.int64)
-    at = 0
+    longest = at = 0
     for i in range(len(offsets) - 1):
-        own = np.sort(hashes[offsets[i] : offsets[i + 1]])
-        for k in range(len(own)):
-            if k == 0 or own[k] != own[k - 1]:
-                hashes[at] = own[k]
+        longest = max(longest, offsets[i + 1] - offsets[i])
+    spare = np.empty(longest, np.uint64)
+    for i in range(len(offsets) - 1):
+        own = hashes[offsets[i] : offsets[i + 1]]
+        if len(own) > 64:
+            _sort(own, spare)
+        else:
+            own.sort()
+        last = at
+        for h in own:
+            if at == last or h != hashes[at - 1]:
+                hashes[at] = h
                 at += 1
         ends[i + 1] = at
     return hashes[:at], ends

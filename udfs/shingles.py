@@ -62,13 +62,14 @@ class Tokens:
     by_word: np.ndarray
 
 
-def tokens(texts: Texts, how: Shingling) -> Tokens:
-    """The folded tokens of each text; the script of the text as it is decides what they are."""
+def tokens(texts: Texts, how: Shingling, spans: bool = True) -> Tokens:
+    """The folded tokens of each text; the script of the text as it is decides what they are. Without `spans` there are none."""
     sizes, by_word = how.of(texts.languages)
     codes, offsets = fold(texts)
-    keys, spans, first = np.empty(len(codes), np.uint64), np.empty((len(codes), 2), np.int64), np.zeros(len(texts) + 1, np.int64)
-    count = k.tokens(codes, kernels.look_up(codes, BITS), offsets, by_word, keys, spans, first)
-    return Tokens(codes, keys[:count], spans[:count], first, sizes, by_word)
+    keys, first = np.empty(len(codes), np.uint64), np.zeros(len(texts) + 1, np.int64)
+    where = np.empty((len(codes) if spans else 0, 2), np.int64)
+    count = k.tokens(codes, kernels.look_up(codes, BITS), offsets, by_word, keys, where, first)
+    return Tokens(codes, keys[:count], where[:count], first, sizes, by_word)
 
 
 def shingles(found: Tokens) -> tuple[np.ndarray, np.ndarray]:
@@ -78,7 +79,7 @@ def shingles(found: Tokens) -> tuple[np.ndarray, np.ndarray]:
 
 def sets(texts: Texts, how: Shingling) -> tuple[np.ndarray, np.ndarray]:
     """(hashes uint64[m], offsets int64[n + 1]) of each text's distinct shingles, sorted."""
-    hashes, offsets = shingles(tokens(texts, how))
+    hashes, offsets = shingles(tokens(texts, how, spans=False))
     return k.distinct(hashes, offsets)
 
 
