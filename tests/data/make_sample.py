@@ -104,6 +104,21 @@ def main(shared):
             packed(f"pages/page-{n:02d}.html", page.encode("gb18030"))
     for n, row in enumerate(laws[:8]):
         packed(f"gb/law-{n}.txt", piece(row["text"], rng).encode("gb18030", errors="ignore"))
+    doubled(shared, web)
+
+
+def doubled(shared, web):
+    """Duplicates: versions of the same law, and web pages that another site has copied, with a line of its own."""
+    laws = {row["id"]: row for row in rows(shared, "raw_zh_law/prc_laws")}
+    pairs = [row for row in rows(shared, "neardup/prc_laws.pairs") if row["same_law"] and row["jaccard_char5"] >= 0.6]
+    chosen = sorted({id_ for row in pairs for id_ in (row["a"], row["b"]) if id_ in laws and len(laws[id_]["text"]) < 9000})[:60]
+    records = [{"url": f"version/{id_}", "content": laws[id_]["text"], "title": laws[id_]["title"], "date": laws[id_]["date"]} for id_ in chosen]
+    for n, row in enumerate(web[:30]):
+        text = row["text"].strip()
+        if n % 3:
+            text = text[: len(text) // 2].rsplit(" ", 1)[0] + " [advertisement] " + text[len(text) // 2 :]
+        records.append({"url": f"mirror/{n}", "content": f"{text}\nShare this article with your friends and subscribe!", "title": None, "date": None})
+    packed("doubled.jsonl.gz", squeeze(lines_of(records)))
 
 
 if __name__ == "__main__":
