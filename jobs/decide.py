@@ -86,20 +86,22 @@ class Decide:
 
     def reduce(self, bucket: int, tables: Sequence[pa.Table]) -> None:
         table = pa.concat_tables(tables)
-        light = table.drop_columns("text")
+        light = table.drop_columns(["text", "sketch"])             # what is held of all of them; the rest comes in chunks
         order = pc.sort_indices(light, [("past", "descending"), ("rank", "ascending"), ("id", "ascending"), ("number", "ascending")])
         light, order = light.take(order), order.to_numpy().astype(np.int64)
         raw, exact = (sketches.matrix(light[name], np.uint64) for name in ("raw", "exact"))
-        words, past = sketches.matrix(light["sketch"], np.uint32), light["past"].to_numpy()
+        past = light["past"].to_numpy()
+        width = sketches.matrix(table["sketch"].slice(0, 1), np.uint32).shape[1]
         carriers = self._carriers(raw, table["text"], order)
-        state = keepers.Keepers(self.measure, self.threshold or 2.0, words.shape[1])
+        state = keepers.Keepers(self.measure, self.threshold or 2.0, width)
         fates, keeper, values = np.empty(len(light), np.int8), np.empty(len(light), np.int64), np.empty(len(light))
         for low, high in chunks(table["text"], carriers):
             data, offsets = np.empty(0, np.uint64), np.zeros(high - low + 1, np.int64)
             if self.texts_needed:
                 data, offsets = shingles.sets(Texts(gather(table["text"], carriers[low:high])), self.how.shingling)
-            keys = self.banding.keys(words[low:high].view(np.uint8))
-            got = state.settle(exact[low:high], keys, words[low:high], data, offsets, past[low:high])
+            words = sketches.matrix(gather(table["sketch"], order[low:high]), np.uint32)
+            keys = self.banding.keys(words.view(np.uint8))
+            got = state.settle(exact[low:high], keys, words, data, offsets, past[low:high])
             fates[low:high], keeper[low:high], values[low:high] = got
         self._write(bucket, light, fates, keeper, values, past)
 

@@ -179,9 +179,19 @@ def binary(bytes_: np.ndarray) -> pa.Array:
 
 
 def matrix(column: pa.ChunkedArray | pa.Array, dtype: Any) -> np.ndarray:
-    """A column of binary values of one width as dtype[n, width / itemsize]."""
-    joined = bytearray().join(column.to_pylist())    # writable, as all that numba is given: it would compile once more for what is not
-    return np.frombuffer(joined, dtype).reshape(len(column), -1) if len(column) else np.empty((0, 1), dtype)
+    """A column of binary values of one width, none of them null, as dtype[n, width / itemsize]; a copy that may be written to."""
+    pieces = []
+    for chunk in column.chunks if isinstance(column, pa.ChunkedArray) else [column]:
+        start, stop = chunk.offset, chunk.offset + len(chunk)
+        if pa.types.is_fixed_size_binary(chunk.type):
+            start, stop = start * chunk.type.byte_width, stop * chunk.type.byte_width
+        elif len(chunk):
+            ends = np.frombuffer(chunk.buffers()[1], np.int32)
+            start, stop = int(ends[start]), int(ends[stop])
+        if stop > start:
+            pieces.append(np.frombuffer(chunk.buffers()[-1], np.uint8)[start:stop])
+    joined = np.concatenate(pieces) if pieces else np.empty(0, np.uint8)
+    return joined.view(dtype).reshape(len(column), -1) if len(joined) else np.zeros((len(column), 0), dtype)
 
 
 def read(url: str, columns: list[str] | None = None) -> Iterator[pa.Table]:

@@ -13,7 +13,7 @@ from rich.console import Console
 from gristmill.jobs import dedup, recipe, stage
 from gristmill.jobs.recipe import Dedup
 from gristmill.jobs.steps import explain, nearest
-from gristmill.udfs import assets, registry
+from gristmill.udfs import assets, overlap, registry
 from gristmill.udfs.errors import GristmillError, InputError, RecipeError
 from gristmill.udfs.registry import Operator
 from gristmill.udfs.texts import Texts
@@ -109,6 +109,8 @@ def warm() -> None:
     for path in sorted(assets.CONF.glob("*.yaml")):
         steps = recipe.steps(recipe.load(str(path)))
         stage.compile_stage([step for step in steps if step.name != "keep"])(pa.table({"text": samples}))
+    item = overlap.Item("warm", ("one two three four five six seven eight nine ten " * 2, "中文" * 20))
+    overlap.search(Texts(texts), overlap.index([[item]]))
     for settings in ({}, {"sketch": "minhash", "verify": "sketch", "exact": "folded"}, {"method": "simhash"}):
         dedup.warm(Dedup.model_validate(settings), [text for text in samples if text])
 

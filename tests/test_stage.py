@@ -105,3 +105,9 @@ def test_hidden_texts():
     assert stage.hide(texts, "none").to_pylist() == [None, None]
     assert stage.hide(texts, "hash").to_pylist() == [hashlib.sha256("中".encode()).hexdigest(), None]
     assert stage.hide(texts, "keep") is texts
+
+
+def test_a_version_knows_every_module_that_decides():
+    """Also one from which only a constant comes: characters.BITS is a table that decides what a digit is."""
+    assert {"gristmill.udfs.characters", "gristmill.udfs.kernels"} <= registry._ours("gristmill.udfs.ratios")
+    assert "gristmill.udfs.kernels_perplexity" in registry._ours("gristmill.udfs.models")

@@ -4,6 +4,7 @@
     @score(dtype)         text[n] -> dtype[n]     measures, never drops
 """
 
+import ast
 import functools
 import hashlib
 import importlib
@@ -107,15 +108,16 @@ class Operator:
 
 
 def _ours(module: str) -> set[str]:
-    """The modules of gristmill.udfs that a module imports, directly or through another."""
+    """The modules of gristmill.udfs that a module imports, directly or through another, if only for a constant."""
     found: set[str] = set()
     todo = [module]
     while todo:
-        for value in vars(importlib.import_module(todo.pop())).values():
-            name = value.__name__ if inspect.ismodule(value) else getattr(value, "__module__", None) or ""
-            if name.startswith("gristmill.udfs.") and name not in found:
-                found.add(name)
-                todo.append(name)
+        for node in ast.walk(ast.parse(inspect.getsource(importlib.import_module(todo.pop())))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("gristmill.udfs"):
+                inside = node.module == "gristmill.udfs"
+                names = {f"gristmill.udfs.{alias.name}" for alias in node.names} if inside else {str(node.module)}
+                todo += names - found
+                found |= names
     return found - {__name__, "gristmill.udfs.errors"}
 
 
