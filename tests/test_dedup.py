@@ -288,3 +288,20 @@ def test_embedding_by_a_model(tmp_path):
     assert {"d", "e", "f"} <= set(kept)
     with pytest.raises(GristmillError, match="no transformers model in this folder"):
         run(tmp_path, texts, "none", method="embedding", model=str(tmp_path / "nowhere"), threshold=0.9)
+
+
+def test_ray_equals_local(tmp_path, texts):
+    """Parts are Ray's tasks; what meets in a shuffle meets in this process."""
+    ray = pytest.importorskip("ray")
+    raw = write(tmp_path / "raw", texts, 3)
+    sealed = []
+    try:
+        for name in ("local", "ray"):
+            parsed = settings(tmp_path, raw, name, lines={"max_documents": 50})
+            ingest.run(parsed, "local")
+            sealed.append(dedup.run(parsed, name))
+    finally:
+        ray.shutdown()
+    assert sealed[0]["digest"] == sealed[1]["digest"]
+    for side in ("kept", "dropped"):
+        assert rows(tmp_path / "local/dedup" / side) == rows(tmp_path / "ray/dedup" / side)
