@@ -42,11 +42,15 @@ class Step:
         return registry.operators()[self.name]
 
     def columns(self) -> dict[str, Any]:
-        """{column: Arrow type} that the step makes."""
+        """{column: Arrow type} that the step makes; `as` stands for the operator's name in theirs, or before it where it is not there."""
         if self.name == "keep":
             return {}
-        made = self.operator.columns(self.parameters)
-        return {self.column + name.removeprefix(self.name): dtype for name, dtype in made.items()}
+        return {self._renamed(name): dtype for name, dtype in self.operator.columns(self.parameters).items()}
+
+    def _renamed(self, name: str) -> str:
+        if name.startswith(self.name):
+            return self.column + name.removeprefix(self.name)
+        return name if self.column == self.name else f"{self.column}_{name}"
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

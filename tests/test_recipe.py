@@ -107,3 +107,9 @@ def test_no_such_recipe(tmp_path):
 @pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda path: path.name)
 def test_the_shipped_recipes_load(path):
     assert recipe.steps(recipe.load(str(path)))
+
+
+def test_names_of_the_columns_that_a_score_makes_besides_its_own():
+    parsed = recipe.parse({**GOOD, "clean": ["flagged_ratio", {"flagged_ratio": {"as": "mine"}}, {"language": {"expect": ["zh"], "as": "lang"}}]})
+    assert [list(step.columns()) for step in recipe.steps(parsed)] == [
+        ["flagged_ratio", "flagged_category"], ["mine", "mine_flagged_category"], ["lang", "lang_label"]]
