@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from gristmill.jobs import engine, parts, passport, recipe, stage, storage, summary
@@ -71,7 +72,7 @@ def run(settings: recipe.Recipe, engine_name: str = "spark", overwrite: bool = F
     done = passport.open_folder(folder, "clean", identity, overwrite)
     if done is not None:
         return done
-    units = {name: step.operator.unit for step in steps for name in step.columns()}
+    units = {name: step.operator.unit for step in steps for name, dtype in step.columns().items() if not pa.types.is_nested(dtype)}
     named = {rule.language for step in steps for rule in step.rules if rule.language not in (None, "default")}
     task = Clean(compiled, folder, units, tuple(sorted({*GROUPS, *named})))   # type: ignore[type-var]
     finished = passport.finished(folder)

@@ -54,7 +54,8 @@ def parser() -> argparse.ArgumentParser:
 
     for name, text in (("run", "every section of the recipe, in order"), ("ingest", "read raw files into Parquet documents"),
                        ("clean", "normalise, score and keep"), ("dedup", "drop duplicate documents and lines"),
-                       ("decontaminate", "drop or mark documents that overlap with benchmarks")):
+                       ("decontaminate", "drop or mark documents that overlap with benchmarks"),
+                       ("redact", "find personal data, and mask, hash, replace or remove it")):
         one = command(name, _run, text)
         one.add_argument("--engine", choices=["local", "spark", "ray"], default="spark", help="default: spark, here where it has no master")
         one.add_argument("--overwrite", action="store_true", help="replace the output of another version of this recipe")

@@ -14,6 +14,7 @@ import yaml
 from gristmill.jobs.steps import Step, explain, nearest
 from gristmill.jobs.steps import parse as parse_steps
 from gristmill.udfs.errors import RecipeError
+from gristmill.udfs.pii_entities import KEYS, NAMES
 from gristmill.udfs.shingles import shingling
 
 HIGHEST = re.compile(r"^highest\(\s*([A-Za-z_]\w*)\s*\)$")
@@ -106,6 +107,72 @@ class Decontaminate(Section):
     chars: int = pydantic.Field(default=30, ge=8)
 
 
+Action = Literal["mask", "hash", "fake", "remove", "drop", "none"]
+
+
+class Entity(Section):
+    """What is done with one kind of personal data: the least score of a hit, and values that are nobody's (a /regular expression/ too)."""
+
+    action: Action = "mask"
+    threshold: float = pydantic.Field(default=0.5, ge=0, le=1)
+    allow: list[str] = []
+
+    @pydantic.field_validator("allow")
+    @classmethod
+    def _allow(cls, value: list[str]) -> list[str]:
+        for one in value:
+            if one[:1] == one[-1:] == "/":
+                try:
+                    re.compile(one[1:-1])
+                except re.error as error:
+                    raise ValueError(f"{one}: {error}") from None
+        return value
+
+
+class _Redact(Section):
+    """What all entities share: the action of those that have none of their own, the key of `hash` and `fake`, models that find names."""
+
+    default: Action | None = None
+    key_file: str | None = None
+    key_env: str | None = None
+    models: dict[str, str] = {}
+    samples: int = pydantic.Field(default=10, ge=0, le=100)
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _actions(cls, data: Any) -> Any:
+        """`email: mask` is short for `email: {action: mask}`."""
+        if not isinstance(data, Mapping):
+            return data
+        return {key: {"action": value} if key in KEYS and isinstance(value, str) else value for key, value in data.items()}
+
+    def entities(self) -> dict[str, Entity]:
+        """{Presidio's name: what is done}; those of a model only where there is one."""
+        found = {}
+        for key, name in KEYS.items():
+            value = getattr(self, key)
+            if value is None and self.default is not None and (self.models or key not in NAMES):
+                value = Entity(action=self.default)
+            if value is not None:
+                found[name] = value
+        return found
+
+    @pydantic.model_validator(mode="after")
+    def _complete(self) -> "_Redact":
+        found = self.entities()
+        if not found:
+            raise ValueError("names no entity: write for instance `email: mask`, or `default: mask` for all of them")
+        if not self.models and any(KEYS[key] in found for key in NAMES):
+            raise ValueError("person, address and organisation are found by a model: `models: {en: FOLDER, zh: FOLDER}`, of spaCy")
+        keyed = [name for name, one in found.items() if one.action in ("hash", "fake")]
+        if keyed and (self.key_file is None) == (self.key_env is None):
+            raise ValueError("hash and fake need a key: give `key_file` or `key_env`, one of them")
+        return self
+
+
+Redact: Any = pydantic.create_model("Redact", __base__=_Redact, **dict.fromkeys(KEYS, (Entity | None, None)))  # type: ignore[call-overload]
+
+
 class Recipe(Section):
     """A whole recipe. `clean` is a tuple of steps; sections that are None are not in the recipe."""
 
@@ -119,10 +186,11 @@ class Recipe(Section):
     clean: list[Any] | None = None
     dedup: Dedup | None = None
     decontaminate: Decontaminate | None = None
+    redact: Redact | None = None
 
     def sections(self) -> list[str]:
         """The jobs that this recipe asks for, in the order of the flow."""
-        return ["ingest", *(name for name in ("clean", "dedup", "decontaminate") if getattr(self, name) is not None)]
+        return ["ingest", *(name for name in ("clean", "dedup", "decontaminate", "redact") if getattr(self, name) is not None)]
 
     def parent(self, section: str) -> str:
         """The folder that a section reads: the output of the nearest earlier section that the recipe has."""

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gristmill.jobs import charts, duplicates_page, samples, storage, summary
+from gristmill.jobs import charts, duplicates_page, personal_page, samples, storage, summary
 from gristmill.jobs.findings import Keep, asked, flow, ordered_rules, rates, seconds_by_step, verdicts
 from gristmill.jobs.page import bar, cells, code, esc, fill, grid, number, share, short, split
 from gristmill.jobs.passport import finished
@@ -23,7 +23,7 @@ from gristmill.jobs.steps import Rule
 
 FILES = 50         # sources that are listed
 MEANINGS = {"error:read": "could not be read", "duplicate_id": "an earlier row has the id", "exact": "the same text as one that stays",
-            "near": "similar to one that stays", "lines": "nothing but frequent lines"}
+            "near": "similar to one that stays", "lines": "nothing but frequent lines", "error:redact": "could not be searched"}
 
 
 def table(console: Console, stage: str, passport: Mapping[str, Any]) -> None:
@@ -49,6 +49,9 @@ def table(console: Console, stage: str, passport: Mapping[str, Any]) -> None:
     if reasons.row_count:
         console.print()
         console.print(reasons)
+    if stage == "redact":
+        console.print()
+        console.print(personal_page.table(passport))
     if stage == "dedup":
         console.print(Text("\n" + "\n".join(duplicates_page.said(passport).values())))
     times = [Text.assemble((f"{name} ", "dim"), f"{seconds:.2f}") for name, seconds in seconds_by_step(passport)]
@@ -72,9 +75,11 @@ def write(settings: Recipe, stage: str, passport: Mapping[str, Any]) -> str:
     folder = storage.join(settings.workdir, stage)
     sections = {
         "What left, and why": _funnel(passport),
-        **(duplicates_page.sections(folder, settings, passport) if stage == "dedup" else {"Scores by language": charts.scores(passport)}),
+        **(duplicates_page.sections(folder, settings, passport) if stage == "dedup"
+           else personal_page.sections(folder, passport) if stage == "redact" else {"Scores by language": charts.scores(passport)}),
         "Where it came from": _files(folder, passport) if stage == "ingest" else "",
-        "Documents to read": _samples(folder, settings, passport), "How it was made": _run(passport),
+        "Documents to read": _samples(folder, settings, passport) if stage != "redact" else "",     # which may hold values that stay
+        "How it was made": _run(passport),
     }
     there = [(f"part-{n}", title, inner) for n, (title, inner) in enumerate(sections.items()) if inner]
     links = "".join(f'<a href="#{id_}">{title}</a>' for id_, title, _ in there)

@@ -169,6 +169,8 @@ def _rule(line: Any, language: str | None, made: Mapping[str, Any], later: list[
         hint = " It stands below this keep; move it up." if below else nearest(column, made or {"(none)": 0})
         return f"{place}: '{line}' needs a score that no earlier step made.{hint}"
     value: float | str = text.strip("'\"")
+    if made[column] is not None and pa.types.is_nested(made[column]):
+        return f"{place}: '{line}': {column} is a list, which no rule can compare"
     if made[column] is None or not pa.types.is_string(made[column]):
         if not NUMBER.match(text):
             return f"{place}: '{line}': {column} is a number, '{text}' is not"

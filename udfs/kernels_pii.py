@@ -1,0 +1,350 @@
+"""Kernels of `redact`: the text as recognisers see it, and the few places of it that can hold an entity.
+
+A window is a stretch of a text in which every possible match of some patterns lies whole, with what they look at around it.
+"""
+
+import numpy as np
+
+from gristmill.udfs.kernels import jit
+
+DROPPED = -1                  # in the table of the view: a character that nobody sees
+# Kinds of windows; what a match of each must contain stands at the function that finds them.
+DIGITS, ADDRESS, MAIL, TOKEN, BANK, PLATE, DECIMAL, CUE, BLOCK = (1 << k for k in range(9))
+ASSIGNED, DIGIT, LETTER = range(3)           # what must follow a cue
+BEFORE, AFTER = 10, 32        # characters of a window around a number: letters and signs before it, letters or an extension after it
+LONGEST_BLOCK = 8400
+
+
+@jit
+def _reference(codes, at, end):
+    """(code point, length) of a reference to an ASCII character such as &#64; &#x40; &commat; from `at`; length 0 for none."""
+    if at + 3 >= end or codes[at] != 38:
+        return 0, 0
+    if codes[at + 1] != 35:
+        for name, value in (((99, 111, 109, 109, 97, 116), 64), ((112, 101, 114, 105, 111, 100), 46), ((99, 111, 108, 111, 110, 32), 58)):
+            size = 5 if value == 58 else 6
+            if at + size + 1 < end and codes[at + size + 1] == 59:
+                same = True
+                for k in range(size):
+                    same &= codes[at + 1 + k] == name[k]
+                if same:
+                    return value, size + 2
+        return 0, 0
+    k, value, base = at + 2, 0, 10
+    if codes[k] == 120 or codes[k] == 88:
+        k, base = k + 1, 16
+    first = k
+    while k < end and k - first < 6:
+        c = codes[k]
+        digit = c - 48 if 48 <= c < 58 else (c | 32) - 87 if base == 16 and 97 <= (c | 32) < 103 else -1
+        if digit < 0:
+            break
+        value, k = value * base + digit, k + 1
+    if k > first and k < end and codes[k] == 59 and 32 < value < 127 and value != 38 and value != 60:
+        return value, k + 1 - at
+    return 0, 0
+
+
+@jit
+def view(codes, offsets, table, astral, out, origin):
+    """Writes the view of texts and where each of its characters comes from, counted in the text; returns its offsets int64[n + 1].
+
+    `table` int32[65536] and `astral` int32[2816], for U+1D400 and U+1D300 on, say what a character reads as, DROPPED for nothing.
+    """
+    ends, m = np.zeros(len(offsets), np.int64), 0
+    for i in range(len(offsets) - 1):
+        at, end = offsets[i], offsets[i + 1]
+        while at < end:
+            c, size = codes[at], 1
+            if c == 38:
+                value, length = _reference(codes, at, end)
+                if length:
+                    c, size = value, length
+            elif c >= 128:
+                if c < 65536:
+                    c = table[c]
+                elif 0x1D400 <= c < 0x1D800:
+                    c = astral[c - 0x1D400]
+                elif 0xE0000 <= c < 0xE0200:
+                    c = DROPPED
+            elif c < 32 and c != 10 and c != 9:
+                c = 32 if 11 <= c <= 13 else DROPPED
+            if c != DROPPED:
+                out[m], origin[m] = c, at - offsets[i]
+                m += 1
+            at += size
+        ends[i + 1] = m
+    return ends
+
+
+@jit
+def _add(starts, ends, owners, m, low, high, first, last, owner):
+    """Add a window, clipped to its text, or join it to the one before where they touch; returns how many there are."""
+    low, high = max(low, first), min(high, last)
+    if m and owners[m - 1] == owner and low <= ends[m - 1]:
+        starts[m - 1] = min(starts[m - 1], low)
+        ends[m - 1] = max(ends[m - 1], high)
+        while m > 1 and owners[m - 2] == owner and starts[m - 1] <= ends[m - 2]:       # a window may begin before the one before
+            ends[m - 2] = max(ends[m - 2], ends[m - 1])
+            starts[m - 2] = min(starts[m - 2], starts[m - 1])
+            m -= 1
+        return m
+    starts[m], ends[m], owners[m] = low, high, owner
+    return m + 1
+
+
+@jit
+def _letter(c):
+    return 97 <= (c | 32) < 123 and c < 128
+
+
+@jit
+def places(codes, offsets, marks):
+    """Where something may begin, int32[m]: characters that `marks` bool[65536] has; of a run of digits, or of letters, the first."""
+    out, m = np.empty(len(codes), np.int32), 0
+    for i in range(len(offsets) - 1):
+        digit = letter = False
+        for at in range(offsets[i], offsets[i + 1]):
+            c, a_digit, a_letter = codes[at], digit, letter
+            digit, letter = 48 <= c < 58, _letter(c)
+            if c < 65536 and marks[c] and not (digit and a_digit or letter and a_letter):
+                out[m] = at
+                m += 1
+    return out[:m]
+
+
+@jit
+def _separates(c):
+    """Whether a character may stand between the digits of a number."""
+    return c == 32 or c == 10 or c == 9 or 40 <= c <= 47 or c == 58 or c == 95 or c == 126 or c == 0xB7 or c == 91 or c == 93
+
+
+@jit
+def _hex(c):
+    return 48 <= c < 58 or 97 <= (c | 32) < 103
+
+
+@jit
+def _in_token(c):
+    return 48 <= c < 58 or _letter(c) or c == 45 or c == 95
+
+
+@jit
+def _digits(codes, at, first, last):
+    """DIGITS, from a first digit: seven or more with at most four separators between any two. (low, high, done); low = high for none."""
+    high, count, k = at, 0, at
+    while k < last and k - high <= 5:
+        if 48 <= codes[k] < 58:
+            high, count = k, count + 1
+        elif not _separates(codes[k]):
+            break
+        k += 1
+    return (at - BEFORE, high + 1 + AFTER, high + 1) if count >= 7 else (0, 0, high + 1)
+
+
+@jit
+def _address(codes, mark, first, last):
+    """ADDRESS, from a point, colon or dash: three points between digits, or colons or dashes between hexadecimal ones (IPv4, IPv6, MAC)."""
+    c = codes[mark]
+    if c != 58 and (mark == first or mark + 1 == last or not _hex(codes[mark - 1]) or not _hex(codes[mark + 1])):
+        return 0, 0, mark + 1
+    at = mark
+    while at > first and (_hex(codes[at - 1]) or 45 <= codes[at - 1] <= 46 or codes[at - 1] == 58):
+        at -= 1
+    dots, colons, dashes, digits, k = 0, 0, 0, 0, at
+    while k < last and (_hex(codes[k]) or 45 <= codes[k] <= 46 or codes[k] == 58):
+        c = codes[k]
+        dots, colons, dashes, digits = dots + (c == 46), colons + (c == 58), dashes + (c == 45), digits + (48 <= c < 58)
+        k += 1
+    clock = colons == 2 and digits == k - at - 2 and k - at <= 8 and dots == 0
+    found = dots >= 3 and digits >= 4 or dots >= 2 and k - at >= 14 or colons >= 2 and not clock or dashes >= 5
+    return (at - 16, k + 16, k) if found else (0, 0, k)
+
+
+@jit
+def _mail(codes, at, first, last):
+    """MAIL, from @ or (at) or [at]: 160 characters before it and 320 after it, or up to white space."""
+    c = codes[at]
+    if c != 64 and (at + 3 >= last or codes[at + 1] | 32 != 97 or codes[at + 2] | 32 != 116 or codes[at + 3] != c + 1 + (c == 91)):
+        return 0, 0, at + 1
+    low, high = at, at + 1
+    while low > first and at - low < 160 and (codes[low - 1] > 32 or at - low < 2):
+        low -= 1
+    while high < last and high - at < 320 and (codes[high] > 32 or high - at < 6):
+        high += 1
+    return low - 1, high + 1, at + 1
+
+
+@jit
+def _bank(codes, at, first, last):
+    """BANK, from a first digit: two letters before it, a digit and then a letter or digit after it, with two separators at most (IBAN)."""
+    if at - 2 < first or at + 3 >= last or not _letter(codes[at - 1]) or not _letter(codes[at - 2]) or not 48 <= codes[at + 1] < 58:
+        return 0, 0, at + 1
+    k = at + 2
+    while k < min(at + 4, last - 1) and (codes[k] == 32 or codes[k] == 45 or codes[k] == 10):
+        k += 1
+    return (at - 4, at + 110, at + 1) if 48 <= codes[k] < 58 or _letter(codes[k]) else (0, 0, at + 1)
+
+
+@jit
+def _decimal(codes, at, first, last):
+    """DECIMAL, from a point with a digit before and three after it, from a degree sign, or from 纬."""
+    if codes[at] == 46:
+        if at + 3 >= last or at == first or not 48 <= codes[at - 1] < 58:
+            return 0, 0, at + 1
+        for k in range(1, 4):
+            if not 48 <= codes[at + k] < 58:
+                return 0, 0, at + 1
+    return at - 40, at + 60, at + 1
+
+
+@jit
+def _cue_at(codes, at, last, heads, cues, cue_ends):
+    """The length of the cue that begins here, 0 for none. `heads` uint8[65536]: 1 + the first cue with this first character."""
+    c = codes[at]
+    c = c | 32 if 65 <= c < 91 else c
+    k = heads[c] - 1 if c < 65536 else -1
+    while 0 <= k < len(cue_ends) - 1 and cues[cue_ends[k]] == c:
+        size = cue_ends[k + 1] - cue_ends[k]
+        same, j = at + size <= last, 1
+        while same and j < size:
+            d = codes[at + j]
+            same = cues[cue_ends[k] + j] == (d | 32 if 65 <= d < 91 else d)
+            j += 1
+        if same:
+            return size
+        k += 1
+    return 0
+
+
+@jit
+def _cue(codes, mark, first, last, heads, cues, cue_ends, follow):
+    """CUE: from the cue, with a DIGIT or a LETTER within 26 characters after it, or from the sign of ASSIGNED, with a cue before it.
+
+    A digit may also stand before the cue: 1990年3月7日出生.
+    """
+    if follow != ASSIGNED:
+        size = _cue_at(codes, mark, last, heads, cues, cue_ends)
+        for k in range(max(mark - 8, first), min(mark + size + 26, last) if size else 0):
+            if follow == LETTER and _letter(codes[k]) and k >= mark + size or follow == DIGIT and 48 <= codes[k] < 58:
+                return mark - 24, mark + size + 120, mark + 1
+        return 0, 0, mark + 1
+    low = high = 0
+    for at in range(max(first, mark - 24), mark):
+        size = _cue_at(codes, at, mark, heads, cues, cue_ends)
+        if size and at + size + 3 >= mark:
+            low, high = low if high else at - 16, at + size + 120
+    return low, high, mark + 1
+
+
+@jit
+def _begins(c, kind, follow):
+    """Whether a window of this kind may be found from a place with this character."""
+    digit, mark = 48 <= c < 58, c == 46 or c == 58 or c == 45
+    if kind == DIGITS or kind == BANK:
+        return digit
+    if kind == ADDRESS:
+        return mark
+    if kind == MAIL:
+        return c == 64 or c == 40 or c == 91
+    if kind == DECIMAL:
+        return c == 46 or c == 0xB0 or c == 0x7EAC or c == 0x7DEF
+    if kind == CUE and follow == ASSIGNED:
+        return c == 58 or c == 61 or c == 0xFF1A
+    return c == 45 if kind == BLOCK else c > 64
+
+
+@jit
+def windows(codes, offsets, found, kind, provinces, heads, cues, cue_ends, follow):
+    """(starts, ends, owners) int64[m] of the windows of one kind, in order and apart; positions in `codes`, owners are texts.
+
+    `found` are the `places`; `provinces` bool of U+4E00 on, begin number plates; the others are the cues of kind CUE.
+    """
+    size = (len(codes) // 20 if kind == TOKEN else len(found)) + 2
+    starts, ends, owners, m, p = np.empty(size, np.int64), np.empty(size, np.int64), np.empty(size, np.int64), 0, 0
+    for i in range(len(offsets) - 1):
+        first, last = offsets[i], offsets[i + 1]
+        if kind == TOKEN:
+            m = _tokens(codes, first, last, i, starts, ends, owners, m)
+            continue
+        done = first
+        while p < len(found) and found[p] < last:
+            at = found[p]
+            p += 1
+            if at < done or not _begins(codes[at], kind, follow):
+                continue
+            low, high, done = 0, 0, at + 1
+            if kind == DIGITS:
+                low, high, done = _digits(codes, at, first, last)
+            elif kind == ADDRESS:
+                low, high, done = _address(codes, at, first, last)
+            elif kind == MAIL:
+                low, high, done = _mail(codes, at, first, last)
+            elif kind == BANK:
+                low, high, done = _bank(codes, at, first, last)
+            elif kind == DECIMAL:
+                low, high, done = _decimal(codes, at, first, last)
+            elif kind == CUE:
+                low, high, done = _cue(codes, at, first, last, heads, cues, cue_ends, follow)
+            elif kind == PLATE:
+                if 0x4E00 <= codes[at] < 0xA000 and provinces[codes[at] - 0x4E00] and at + 1 < last and _letter(codes[at + 1]):
+                    low, high = at - 2, at + 16
+            elif at + 8 < last and codes[at + 4] == 45 and codes[at + 5] == 66 and codes[at + 6] == 69 and codes[at + 7] == 71:
+                low, high = at - 2, at + LONGEST_BLOCK
+            if high:
+                m = _add(starts, ends, owners, m, low, high, first, last, i)
+    return starts[:m], ends[:m], owners[:m]
+
+
+@jit
+def _tokens(codes, first, last, owner, starts, ends, owners, m):
+    """TOKEN: twenty letters, digits, dashes or underscores in a row, with a letter, and with digits or both cases among them."""
+    at = first + 19                         # a row of twenty has one of every twenty places
+    while at < last:
+        if not _in_token(codes[at]):
+            at += 20
+            continue
+        low, high, small, large, digits = at, at, 0, 0, 0
+        while low > first and _in_token(codes[low - 1]):
+            low -= 1
+        while high < last and _in_token(codes[high]):
+            high += 1
+        for k in range(low, high):
+            digits += 48 <= codes[k] < 58
+            small += 97 <= codes[k] < 123
+            large += 65 <= codes[k] < 91
+        if high - low >= 20 and (small and large or digits and (small or large)):
+            m = _add(starts, ends, owners, m, low - 8, high + 8, first, last, owner)
+        at = high + 20
+    return m
+
+
+@jit
+def merged(starts, ends, owners):
+    """Windows of several kinds, in the order of their starts, made apart; returns (starts, ends, owners)."""
+    m = 0
+    for k in range(len(starts)):
+        if m and owners[m - 1] == owners[k] and starts[k] <= ends[m - 1]:
+            ends[m - 1] = max(ends[m - 1], ends[k])
+        else:
+            starts[m], ends[m], owners[m] = starts[k], ends[k], owners[k]
+            m += 1
+    return starts[:m], ends[:m], owners[:m]
+
+
+@jit
+def gather(codes, starts, ends, breaks):
+    """(characters of all windows with `breaks` after each, where each window begins there int64[m])."""
+    size = 0
+    for k in range(len(starts)):
+        size += ends[k] - starts[k] + len(breaks)
+    out, places, m = np.empty(size, np.int32), np.empty(len(starts), np.int64), 0
+    for k in range(len(starts)):
+        places[k] = m
+        for at in range(starts[k], ends[k]):
+            out[m] = codes[at]
+            m += 1
+        for c in breaks:
+            out[m] = c
+            m += 1
+    return out, places
