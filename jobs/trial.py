@@ -101,7 +101,7 @@ def _flush(operator: Operator, parameters: dict[str, Any], field: str, rows: lis
 def warm() -> None:
     """Run every operator and every recipe that ships once, so that the kernels are compiled before the first worker needs them."""
     samples = ["Warm 中文，𠀀。\n- two\n\nthree three three", None, "", "<p>a</p> http://a.b &amp; 😀 繁體", "ä½\xa0å¥½",
-               "Home | About | Contact us\n首页 > 新闻 > 正文"]
+               "Home | About | Contact us\n首页 > 新闻 > 正文", "电话13812345678，a@b.com"]
     texts = pa.array(samples, pa.large_string())
     for operator in registry.operators().values():
         if not any(field.is_required() for field in operator.parameters.model_fields.values()):

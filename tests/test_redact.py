@@ -239,10 +239,19 @@ def corpus():
     return {f"p{k:04d}": text for k, (text, _) in enumerate(pii_planted.chinese(seed=23, n=200) + pii_planted.english(seed=23, n=100))}
 
 
-def test_spark_as_local(tmp_path, corpus, spark, monkeypatch):
+@pytest.mark.parametrize("engine", ["spark", "ray"])
+def test_engines_agree(tmp_path, corpus, engine, request, monkeypatch):
+    if engine == "spark":
+        request.getfixturevalue("spark")
     monkeypatch.setattr(ingest, "LEAST", 20_000)
     one = run(tmp_path, corpus, SECTION | {"default": "mask"}, "local", raw={"path": str(tmp_path / "raw"), "id": "url", "file_mb": 0.02})
-    other = run(tmp_path, corpus, SECTION | {"default": "mask"}, "spark", engine="spark", raw={"path": str(tmp_path / "raw"), "id": "url", "file_mb": 0.02})
+    try:
+        other = run(tmp_path, corpus, SECTION | {"default": "mask"}, engine, engine=engine, raw={"path": str(tmp_path / "raw"), "id": "url", "file_mb": 0.02})
+    finally:
+        if engine == "ray":
+            import ray
+
+            ray.shutdown()
     assert len(list((tmp_path / "local/redact/kept").iterdir())) > 3
     assert one[:2] == other[:2]
     assert one[2]["digest"] == other[2]["digest"]

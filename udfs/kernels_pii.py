@@ -5,76 +5,126 @@ A window is a stretch of a text in which every possible match of some patterns l
 
 import numpy as np
 
-from gristmill.udfs.kernels import jit
+from gristmill.udfs.kernels import REPLACEMENT, jit
 
-DROPPED = -1                  # in the table of the view: a character that nobody sees
+DROPPED, MARK = -1, 1 << 24   # in the table of the view: a character that nobody sees, and the bit of one where something may begin
 # Kinds of windows; what a match of each must contain stands at the function that finds them.
-DIGITS, ADDRESS, MAIL, TOKEN, BANK, PLATE, DECIMAL, CUE, BLOCK = (1 << k for k in range(9))
+DIGITS, LONG, CODE, ADDRESS, MAIL, TOKEN, BANK, PLATE, DECIMAL, CUE, BLOCK = (1 << k for k in range(11))
 ASSIGNED, DIGIT, LETTER = range(3)           # what must follow a cue
-BEFORE, AFTER = 10, 32        # characters of a window around a number: letters and signs before it, letters or an extension after it
+BEFORE, AFTER = 10, 16        # characters of a window around a number: letters and signs before it, an extension after it
 LONGEST_BLOCK = 8400
 
 
 @jit
-def _reference(codes, at, end):
-    """(code point, length) of a reference to an ASCII character such as &#64; &#x40; &commat; from `at`; length 0 for none."""
-    if at + 3 >= end or codes[at] != 38:
+def _reference(data, at, end):
+    """(character, length) of a reference to an ASCII character such as &#64; &#x40; &commat; from `at`, an &; length 0 for none."""
+    if at + 3 >= end:
         return 0, 0
-    if codes[at + 1] != 35:
-        for name, value in (((99, 111, 109, 109, 97, 116), 64), ((112, 101, 114, 105, 111, 100), 46), ((99, 111, 108, 111, 110, 32), 58)):
+    if data[at + 1] != 35:
+        for name, value in (((99, 111, 109, 109, 97, 116), 64), ((112, 101, 114, 105, 111, 100), 46), ((99, 111, 108, 111, 110, 59), 58)):
             size = 5 if value == 58 else 6
-            if at + size + 1 < end and codes[at + size + 1] == 59:
+            if at + size + 1 < end and data[at + size + 1] == 59:
                 same = True
                 for k in range(size):
-                    same &= codes[at + 1 + k] == name[k]
+                    same &= data[at + 1 + k] == name[k]
                 if same:
                     return value, size + 2
         return 0, 0
     k, value, base = at + 2, 0, 10
-    if codes[k] == 120 or codes[k] == 88:
+    if data[k] == 120 or data[k] == 88:
         k, base = k + 1, 16
-    first = k
-    while k < end and k - first < 6:
-        c = codes[k]
+    start = k
+    while k < end and k - start < 6:
+        c = np.int64(data[k])
         digit = c - 48 if 48 <= c < 58 else (c | 32) - 87 if base == 16 and 97 <= (c | 32) < 103 else -1
         if digit < 0:
             break
         value, k = value * base + digit, k + 1
-    if k > first and k < end and codes[k] == 59 and 32 < value < 127 and value != 38 and value != 60:
+    if k > start and k < end and data[k] == 59 and 32 < value < 127 and value != 38 and value != 60:
         return value, k + 1 - at
     return 0, 0
 
 
 @jit
-def view(codes, offsets, table, astral, out, origin):
-    """Writes the view of texts and where each of its characters comes from, counted in the text; returns its offsets int64[n + 1].
+def _letter(c):
+    return 97 <= (c | 32) < 123 and c < 128
 
-    `table` int32[65536] and `astral` int32[2816], for U+1D400 and U+1D300 on, say what a character reads as, DROPPED for nothing.
+
+@jit
+def _decoded(data, k, end):
+    """(code point, bytes) of what is not ASCII at k; a byte that is no part of valid UTF-8 is U+FFFD, as in kernels.decode."""
+    a = np.int32(data[k])
+    if 0xE0 <= a < 0xF0 and k + 2 < end and data[k + 1] & 0xC0 == 0x80 and data[k + 2] & 0xC0 == 0x80:
+        code = (a & 15) << 12 | np.int32(data[k + 1] & 63) << 6 | np.int32(data[k + 2] & 63)
+        return (code, 3) if code >= 0x800 and not 0xD800 <= code < 0xE000 else (REPLACEMENT, 1)
+    if 0xC2 <= a < 0xE0 and k + 1 < end and data[k + 1] & 0xC0 == 0x80:
+        return (a & 31) << 6 | np.int32(data[k + 1] & 63), 2
+    if 0xF0 <= a < 0xF5 and k + 3 < end and data[k + 1] & 0xC0 == 0x80 and data[k + 2] & 0xC0 == 0x80 and data[k + 3] & 0xC0 == 0x80:
+        code = (a & 7) << 18 | np.int32(data[k + 1] & 63) << 12 | np.int32(data[k + 2] & 63) << 6 | np.int32(data[k + 3] & 63)
+        return (code, 4) if 0x10000 <= code < 0x110000 else (REPLACEMENT, 1)
+    return REPLACEMENT, 1
+
+
+@jit
+def view(data, ends, table, astral, out, places, shifts, references):
+    """The view of texts, int32[m], and the places in it where something may begin, from their UTF-8 in one pass; `ends` as in Texts.utf8.
+
+    `table` int32[65536] and `astral` int32[1024] from U+1D400 on say what a character reads as, DROPPED for nothing, with the bit
+    MARK where something may begin; of a run of digits or letters only the first is a place. `shifts` int32[s, 2] are places from
+    which on so many code points more stand before, `references` int32[r, 2] places of references with their lengths. Returns the
+    text's ends in the view and how many places, shifts and references there are.
     """
-    ends, m = np.zeros(len(offsets), np.int64), 0
-    for i in range(len(offsets) - 1):
-        at, end = offsets[i], offsets[i + 1]
-        while at < end:
-            c, size = codes[at], 1
-            if c == 38:
-                value, length = _reference(codes, at, end)
-                if length:
-                    c, size = value, length
-            elif c >= 128:
-                if c < 65536:
-                    c = table[c]
-                elif 0x1D400 <= c < 0x1D800:
-                    c = astral[c - 0x1D400]
-                elif 0xE0000 <= c < 0xE0200:
-                    c = DROPPED
-            elif c < 32 and c != 10 and c != 9:
-                c = 32 if 11 <= c <= 13 else DROPPED
-            if c != DROPPED:
-                out[m], origin[m] = c, at - offsets[i]
-                m += 1
-            at += size
-        ends[i + 1] = m
-    return ends
+    offsets, m, p, s, r = np.zeros(len(ends), np.int64), 0, 0, 0, 0
+    for i in range(len(ends) - 1):
+        k, end, start, shift, noted = ends[i], ends[i + 1], m, 0, 0
+        if s and shifts[s - 1, 1]:
+            shifts[s, 0], shifts[s, 1] = m, 0
+            s += 1
+        while k < end:
+            a, more = np.int32(data[k]), 0
+            if a < 128:
+                c = table[a]
+                k += 1
+                if a == 38:
+                    value, more = _reference(data, k - 1, end)
+                    if more:
+                        c = table[value]
+                        k += more - 1
+            elif 0xE3 <= a < 0xEA and k + 2 < end and data[k + 1] & 0xC0 == 0x80 and data[k + 2] & 0xC0 == 0x80:
+                c = table[(a & 15) << 12 | np.int32(data[k + 1] & 63) << 6 | np.int32(data[k + 2] & 63)]       # nearly all Chinese
+                k += 3
+            else:
+                code, size = _decoded(data, k, end)
+                c, k = _read(code, table, astral), k + size
+            if c == DROPPED:
+                shift += 1
+                continue
+            if shift != noted:
+                shifts[s, 0], shifts[s, 1], noted = m, shift, shift
+                s += 1
+            if more:
+                references[r, 0], references[r, 1], shift = m, more, shift + more - 1
+                r += 1
+            if c & MARK:
+                c &= ~MARK
+                before = out[m - 1] if m > start else 0
+                if not (48 <= c < 58 and 48 <= before < 58 or _letter(c) and _letter(before)):
+                    places[p] = m
+                    p += 1
+            out[m] = c
+            m += 1
+        offsets[i + 1] = m
+    return offsets, p, s, r
+
+
+@jit
+def _read(code, table, astral):
+    """What a character outside of the common ranges reads as."""
+    if code < 65536:
+        return table[code]
+    if 0x1D400 <= code < 0x1D800:
+        return astral[code - 0x1D400]
+    return np.int32(DROPPED if 0xE0000 <= code < 0xE0200 else code)
 
 
 @jit
@@ -94,26 +144,6 @@ def _add(starts, ends, owners, m, low, high, first, last, owner):
 
 
 @jit
-def _letter(c):
-    return 97 <= (c | 32) < 123 and c < 128
-
-
-@jit
-def places(codes, offsets, marks):
-    """Where something may begin, int32[m]: characters that `marks` bool[65536] has; of a run of digits, or of letters, the first."""
-    out, m = np.empty(len(codes), np.int32), 0
-    for i in range(len(offsets) - 1):
-        digit = letter = False
-        for at in range(offsets[i], offsets[i + 1]):
-            c, a_digit, a_letter = codes[at], digit, letter
-            digit, letter = 48 <= c < 58, _letter(c)
-            if c < 65536 and marks[c] and not (digit and a_digit or letter and a_letter):
-                out[m] = at
-                m += 1
-    return out[:m]
-
-
-@jit
 def _separates(c):
     """Whether a character may stand between the digits of a number."""
     return c == 32 or c == 10 or c == 9 or 40 <= c <= 47 or c == 58 or c == 95 or c == 126 or c == 0xB7 or c == 91 or c == 93
@@ -130,8 +160,20 @@ def _in_token(c):
 
 
 @jit
-def _digits(codes, at, first, last):
-    """DIGITS, from a first digit: seven or more with at most four separators between any two. (low, high, done); low = high for none."""
+def _digits(codes, at, first, last, kind):
+    """DIGITS, from a first digit: seven or more with at most four separators between any two. (low, high, done); low = high for none.
+
+    LONG asks for twelve, and CODE for seventeen letters and digits, of which the first seven are digits but for one.
+
+    Behind three letters, or behind letters that stand behind a digit or _, there is no number but a name (id3150789).
+    """
+    low = at
+    while low > first and at - low < 3 and _letter(codes[low - 1]):
+        low -= 1
+    if at - low == 3 or low > first and (codes[low - 1] == 95 or low < at and 48 <= codes[low - 1] < 58):
+        while at < last and 48 <= codes[at] < 58:
+            at += 1
+        return 0, 0, at
     high, count, k = at, 0, at
     while k < last and k - high <= 5:
         if 48 <= codes[k] < 58:
@@ -139,7 +181,19 @@ def _digits(codes, at, first, last):
         elif not _separates(codes[k]):
             break
         k += 1
-    return (at - BEFORE, high + 1 + AFTER, high + 1) if count >= 7 else (0, 0, high + 1)
+    if count < 7:
+        return 0, 0, high + 1
+    k, gap, more = high + 1, 0, 0                          # what belongs to the number: a credit code has up to ten letters and digits here
+    while k < last and k <= high + 32 and gap <= 2:
+        c = codes[k]
+        gap = 0 if 48 <= c < 58 or _letter(c) else gap + 1 if c == 32 or c == 45 or c == 10 else 3
+        more, k = more + (gap == 0), k + 1
+    if kind == LONG and count < 12 or kind == CODE and count + more < 16:
+        return 0, 0, high + 1
+    low = max(at - BEFORE, first)
+    while low > first and (codes[low - 1] == 95 or 48 <= codes[low - 1] < 58 or _letter(codes[low - 1])):
+        low -= 1                                           # half a name would look like a number
+    return low, max(high + AFTER, min(k + 2, high + 32)), high + 1
 
 
 @jit
@@ -151,12 +205,13 @@ def _address(codes, mark, first, last):
     at = mark
     while at > first and (_hex(codes[at - 1]) or 45 <= codes[at - 1] <= 46 or codes[at - 1] == 58):
         at -= 1
-    dots, colons, dashes, digits, k = 0, 0, 0, 0, at
+    dots, colons, dashes, digits, k, double = 0, 0, 0, 0, at, False
     while k < last and (_hex(codes[k]) or 45 <= codes[k] <= 46 or codes[k] == 58):
         c = codes[k]
+        double |= c == 58 and k > at and codes[k - 1] == 58
         dots, colons, dashes, digits = dots + (c == 46), colons + (c == 58), dashes + (c == 45), digits + (48 <= c < 58)
         k += 1
-    clock = colons == 2 and digits == k - at - 2 and k - at <= 8 and dots == 0
+    clock = colons == 2 and not double and digits == k - at - 2 and k - at <= 8 and dots == 0
     found = dots >= 3 and digits >= 4 or dots >= 2 and k - at >= 14 or colons >= 2 and not clock or dashes >= 5
     return (at - 16, k + 16, k) if found else (0, 0, k)
 
@@ -176,9 +231,15 @@ def _mail(codes, at, first, last):
 
 
 @jit
-def _bank(codes, at, first, last):
-    """BANK, from a first digit: two letters before it, a digit and then a letter or digit after it, with two separators at most (IBAN)."""
+def _bank(codes, at, first, last, countries):
+    """BANK, from a first digit: a country's two letters before it, a digit after it, then a letter or digit, two separators at most between.
+
+    `countries` bool[26 * 26].
+    """
     if at - 2 < first or at + 3 >= last or not _letter(codes[at - 1]) or not _letter(codes[at - 2]) or not 48 <= codes[at + 1] < 58:
+        return 0, 0, at + 1
+    known = countries[((codes[at - 2] | 32) - 97) * 26 + (codes[at - 1] | 32) - 97]
+    if not known or at - 3 >= first and _in_token(codes[at - 3]) and codes[at - 3] != 45:
         return 0, 0, at + 1
     k = at + 2
     while k < min(at + 4, last - 1) and (codes[k] == 32 or codes[k] == 45 or codes[k] == 10):
@@ -218,30 +279,44 @@ def _cue_at(codes, at, last, heads, cues, cue_ends):
 
 
 @jit
+def _assigned(codes, mark, first, last, heads, cues, cue_ends):
+    """CUE, from the sign of ASSIGNED: one of the cues ends in the three characters before it; `heads` has their last characters."""
+    for end in range(mark, max(first, mark - 3), -1):
+        c = codes[end - 1]
+        if c >= 65536 or not heads[c | 32 if 65 <= c < 91 else c]:
+            continue
+        for k in range(len(cue_ends) - 1):
+            at = end - (cue_ends[k + 1] - cue_ends[k])
+            same, j = at >= first, end - 1
+            while same and j >= at:
+                d = codes[j]
+                same = cues[cue_ends[k] + j - at] == (d | 32 if 65 <= d < 91 else d)
+                j -= 1
+            if same:
+                return at - 16, end + 120, mark + 1
+    return 0, 0, mark + 1
+
+
+@jit
 def _cue(codes, mark, first, last, heads, cues, cue_ends, follow):
     """CUE: from the cue, with a DIGIT or a LETTER within 26 characters after it, or from the sign of ASSIGNED, with a cue before it.
 
     A digit may also stand before the cue: 1990年3月7日出生.
     """
-    if follow != ASSIGNED:
-        size = _cue_at(codes, mark, last, heads, cues, cue_ends)
-        for k in range(max(mark - 8, first), min(mark + size + 26, last) if size else 0):
-            if follow == LETTER and _letter(codes[k]) and k >= mark + size or follow == DIGIT and 48 <= codes[k] < 58:
-                return mark - 24, mark + size + 120, mark + 1
-        return 0, 0, mark + 1
-    low = high = 0
-    for at in range(max(first, mark - 24), mark):
-        size = _cue_at(codes, at, mark, heads, cues, cue_ends)
-        if size and at + size + 3 >= mark:
-            low, high = low if high else at - 16, at + size + 120
-    return low, high, mark + 1
+    if follow == ASSIGNED:
+        return _assigned(codes, mark, first, last, heads, cues, cue_ends)
+    size = _cue_at(codes, mark, last, heads, cues, cue_ends)
+    for k in range(max(mark - 8, first), min(mark + size + 26, last) if size else 0):
+        if follow == LETTER and _letter(codes[k]) and k >= mark + size or follow == DIGIT and 48 <= codes[k] < 58:
+            return mark - 24, mark + size + 120, mark + 1
+    return 0, 0, mark + 1
 
 
 @jit
 def _begins(c, kind, follow):
     """Whether a window of this kind may be found from a place with this character."""
     digit, mark = 48 <= c < 58, c == 46 or c == 58 or c == 45
-    if kind == DIGITS or kind == BANK:
+    if kind <= CODE or kind == BANK:
         return digit
     if kind == ADDRESS:
         return mark
@@ -255,10 +330,10 @@ def _begins(c, kind, follow):
 
 
 @jit
-def windows(codes, offsets, found, kind, provinces, heads, cues, cue_ends, follow):
+def windows(codes, offsets, found, kind, provinces, countries, heads, cues, cue_ends, follow):
     """(starts, ends, owners) int64[m] of the windows of one kind, in order and apart; positions in `codes`, owners are texts.
 
-    `found` are the `places`; `provinces` bool of U+4E00 on, begin number plates; the others are the cues of kind CUE.
+    `found` are the `places`; `provinces` bool of U+4E00 on, begin number plates, `countries` an IBAN; the others are the cues of kind CUE.
     """
     size = (len(codes) // 20 if kind == TOKEN else len(found)) + 2
     starts, ends, owners, m, p = np.empty(size, np.int64), np.empty(size, np.int64), np.empty(size, np.int64), 0, 0
@@ -274,14 +349,14 @@ def windows(codes, offsets, found, kind, provinces, heads, cues, cue_ends, follo
             if at < done or not _begins(codes[at], kind, follow):
                 continue
             low, high, done = 0, 0, at + 1
-            if kind == DIGITS:
-                low, high, done = _digits(codes, at, first, last)
+            if kind <= CODE:
+                low, high, done = _digits(codes, at, first, last, kind)
             elif kind == ADDRESS:
                 low, high, done = _address(codes, at, first, last)
             elif kind == MAIL:
                 low, high, done = _mail(codes, at, first, last)
             elif kind == BANK:
-                low, high, done = _bank(codes, at, first, last)
+                low, high, done = _bank(codes, at, first, last, countries)
             elif kind == DECIMAL:
                 low, high, done = _decimal(codes, at, first, last)
             elif kind == CUE:

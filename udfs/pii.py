@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gristmill.udfs import fakes, kernels_pii
-from gristmill.udfs.pii_documents import PROVINCES
+from gristmill.udfs.pii_documents import COUNTRIES, PROVINCES
 from gristmill.udfs.pii_entities import BEHIND, KEYS, NAMES, NEAR, Entity
 from gristmill.udfs.pii_recognisers import ENTITIES, recogniser
 from gristmill.udfs.pii_view import View, decoded
@@ -33,20 +33,21 @@ class Span(NamedTuple):
 def spans(texts: Texts, entities: Sequence[str] | None = None, thresholds: Mapping[str, float] | None = None) -> list[list[Span]]:
     """What each text holds, in order and apart; `entities` are Presidio's names, `thresholds` the least score by entity (0.5)."""
     wanted = list(ENTITIES.values()) if entities is None else [ENTITIES[name] for name in entities]
-    view, least = View(texts), thresholds or {}
+    view, least = View(texts, marks()), thresholds or {}
     found: list[list[Span]] = [[] for _ in range(len(texts))]
-    places = kernels_pii.places(view.codes, view.offsets, _marks())
     for shared in dict.fromkeys((entity.kinds, entity.cues, entity.follow) for entity in wanted):
         same = [entity for entity in wanted if (entity.kinds, entity.cues, entity.follow) == shared]
-        for starts, ends, owners in _chunks(*_windows(view, places, same[0])):
+        for starts, ends, owners in _chunks(*_windows(view, same[0])):
             _search(view, same, starts, ends, owners, least, found)
     return [_real(texts, row, resolved(each)) for row, each in enumerate(found)]
 
 
 def _real(texts: Texts, row: int, found: list[Span]) -> list[Span]:
     """The spans whose values are not of a form that is reserved for examples, as those are which `redact` writes."""
-    first = int(texts.offsets[row])
-    return [span for span in found if not fakes.is_reserved(span.entity, decoded(texts.codes[first + span.start : first + span.end]))]
+    if not found:
+        return found
+    text = texts.array[row].as_py()
+    return [span for span in found if not fakes.is_reserved(span.entity, text[span.start : span.end])]
 
 
 def resolved(found: Sequence[Span]) -> list[Span]:
@@ -67,11 +68,11 @@ def resolved(found: Sequence[Span]) -> list[Span]:
 RANK = {name: n for n, name in enumerate([*ENTITIES, *(KEYS[key] for key in NAMES)])}
 
 
-def _windows(view: View, places: np.ndarray, entity: Entity) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _windows(view: View, entity: Entity) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(starts, ends, owners) of the windows of all its kinds."""
-    kinds = [1 << k for k in range(9) if entity.kinds >> k & 1]
-    known = (_provinces(), *_cues(entity.cues), entity.follow)
-    found = [kernels_pii.windows(view.codes, view.offsets, places, kind, *known) for kind in kinds]
+    kinds = [1 << k for k in range(11) if entity.kinds >> k & 1]
+    known = (*_beginnings(), *_cues(entity.cues, entity.follow), entity.follow)
+    found = [kernels_pii.windows(view.codes, view.offsets, view.places, kind, *known) for kind in kinds]
     if len(found) == 1:
         return found[0]
     starts, ends, owners = (np.concatenate(columns) for columns in zip(*found, strict=True))
@@ -80,31 +81,28 @@ def _windows(view: View, places: np.ndarray, entity: Entity) -> tuple[np.ndarray
 
 
 @functools.cache
-def _provinces() -> np.ndarray:
-    """bool of U+4E00 on: the characters that number plates begin with."""
-    found = np.zeros(0x5200, np.bool_)
-    found[[ord(c) - 0x4E00 for c in PROVINCES]] = True
-    return found
+def _beginnings() -> tuple[np.ndarray, np.ndarray]:
+    """What number plates begin with, bool of U+4E00 on, and what an IBAN does, bool[26 * 26]."""
+    provinces, countries = np.zeros(0x5200, np.bool_), np.zeros(26 * 26, np.bool_)
+    provinces[[ord(c) - 0x4E00 for c in PROVINCES]] = True
+    countries[[(ord(a) - 65) * 26 + ord(b) - 65 for a, b in COUNTRIES]] = True
+    return provinces, countries
 
 
 @functools.cache
-def _marks() -> np.ndarray:
-    """bool[65536]: characters from which a window is looked for."""
-    found = np.zeros(65536, np.bool_)
-    found[[ord(c) for c in "0123456789@([.:：=-\xb0纬緯" + PROVINCES]] = True
-    for entity in ENTITIES.values():
-        if entity.follow != kernels_pii.ASSIGNED:
-            found[[ord(c) for cue in entity.cues for c in (cue[0], cue[0].upper())]] = True
-    return found
+def marks() -> str:
+    """Characters from which a window is looked for."""
+    cues = (cue for entity in ENTITIES.values() if entity.follow != kernels_pii.ASSIGNED for cue in entity.cues)
+    return "0123456789@([.:：=-\xb0纬緯" + PROVINCES + "".join(cue[0] + cue[0].upper() for cue in cues)
 
 
 @functools.cache
-def _cues(words: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _cues(words: tuple[str, ...], follow: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(heads, cues, where each begins) as kernels_pii takes them."""
     words = tuple(sorted(words))
     heads = np.zeros(65536, np.uint8)
     for k, word in reversed(list(enumerate(words, 1))):
-        heads[ord(word[0])] = k
+        heads[ord(word[-1] if follow == kernels_pii.ASSIGNED else word[0])] = k
     return heads, np.array([ord(c) for word in words for c in word], np.int32), np.cumsum([0, *map(len, words)]).astype(np.int64)
 
 

@@ -7,14 +7,14 @@ import regex
 from stdnum import numdb
 
 from gristmill.udfs import pii_checks as checks
-from gristmill.udfs.kernels_pii import BANK, CUE, DIGITS, LETTER, PLATE
+from gristmill.udfs.kernels_pii import BANK, CODE, CUE, DIGITS, LETTER, LONG, PLATE
 from gristmill.udfs.pii_entities import Entity, pattern, words
 from gristmill.udfs.pii_phones import ORDERS
 
 PROVINCES = "京津沪渝冀豫云辽黑湘皖鲁新苏浙赣鄂桂甘晋蒙陕吉闽贵粤青藏川宁琼"
 # A cue, then the value.
 NAMED = r"(?<=(?<![A-Za-z])(?i:<CUES>)(?:公众号|公眾號|群|交流群)?(?i:号码|号|帐号|账号|id)?[ ]?(?:是|为|[:：=])<MAYBE>[ ]?)"
-CARD = r"(?<![0-9A-Za-z_]|\d[ \-.])"
+CARD = r"(?=[1-9])(?<![0-9A-Za-z_]|\d[ \-.])"
 DAY, MONTH, YEAR = r"(?:[12]\d|3[01]|0?[1-9])", r"(?:1[0-2]|0?[1-9])", r"(?:18|19|20)\d{2}"
 ENGLISH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]{0,6}\.?"
 BORN = r"""出生日期|出生年月日|出生年月|出生时间|出生于|生日|(?<![发产衍派诞])生于|诞生于|
@@ -28,14 +28,23 @@ QQ, ACCOUNT = words("qq|扣扣|企鹅"), r"(?!id\b|ID\b)[A-Za-z][A-Za-z0-9_\-]{5
 WECHAT = words("微信|薇信|威信|微 信|wechat|weixin|v信|wx|vx")
 
 
-def _iban() -> str:
-    """Country by country, because a length is what tells the number from the word after it."""
-    lengths: dict[int, list[str]] = {}
+def _countries() -> dict[str, int]:
+    """{country: letters and digits of an IBAN after its check digits}, from SWIFT's registry as python-stdnum has it."""
+    found = {}
     for code in map("".join, itertools.product(string.ascii_uppercase, repeat=2)):
         for _, properties in numdb.get("iban").info(code):
             if "bban" in properties:
-                lengths.setdefault(sum(map(int, regex.findall(r"\d+", properties["bban"]))), []).append(code)
-    each = "|".join(rf"(?:{'|'.join(codes)})\d{{2}}(?:<SEP>[A-Za-z0-9]){{{size}}}" for size, codes in sorted(lengths.items()))
+                found[code] = sum(map(int, regex.findall(r"\d+", properties["bban"])))
+    return found
+
+
+COUNTRIES = _countries()
+
+
+def _iban() -> str:
+    """Country by country, because a length is what tells the number from the word after it."""
+    sizes = {size: "|".join(code for code in COUNTRIES if COUNTRIES[code] == size) for size in sorted(set(COUNTRIES.values()))}
+    each = "|".join(rf"(?:{codes})\d{{2}}(?:<SEP>[A-Za-z0-9]){{{size}}}" for size, codes in sizes.items())
     return pattern(rf"<START>(?=[A-Za-z]{{2}}\d\d<SEP>[A-Za-z0-9])(?i:{each})<END>")
 
 
@@ -45,15 +54,15 @@ def _after(cues: tuple[str, ...], value: str, colon: bool) -> str:
 
 
 IDENTITY = (
-    Entity("ID_CARD_CN", DIGITS, (
+    Entity("ID_CARD_CN", LONG, (
         ("18 digits", pattern(r"<START>[1-9](?:<SEP>\d){16}<SEP>[\dXx]<END>"), 0.5),
         ("15 digits", pattern(r"<GUARD>[1-9]\d{7}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])\d{3}<TAIL>"), 0.2)),
         words("身份证|身份號|身份号|证件号|公民身份|id card|id number|identity card"), ORDERS, checks.id_card, "cn"),
-    Entity("CREDIT_CODE_CN", DIGITS, (
+    Entity("CREDIT_CODE_CN", CODE, (
         ("18 characters", pattern(r"""<START>[1-9ANYany]<SEP>[1-9A-GYa-gy](?:<SEP>\d){6}
             (?:<SEP>[0-9A-HJ-NP-RTUWXYa-hj-np-rtuwxy]){10}<END>"""), 0.3),),
         words("信用代码|税号|纳税人识别号"), (), checks.credit_code, "cn"),
-    Entity("CREDIT_CARD", DIGITS, (
+    Entity("CREDIT_CARD", LONG, (
         ("in one", pattern(CARD + r"[1-9]\d{11,18}<END>"), 0.3),
         ("two lines", pattern(CARD + r"[1-9]\d{3,16}[ ]?\n\d{1,12}<END>"), 0.3),
         ("fours", pattern(CARD + r"[1-9]\d{3}(?:<GAP>\d{4}){3}<END>(?!<GAP>\d{4}(?!\d))"), 0.3),

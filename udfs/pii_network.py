@@ -57,7 +57,7 @@ NETWORK = (
     Entity("API_KEY", TOKEN | CUE | BLOCK, (
         ("known prefix", rf"(?<![0-9A-Za-z_\-])(?:{'|'.join(KEYS)})(?![0-9A-Za-z_\-])", 0.9),
         ("private key", r"-----BEGIN[A-Z ]{0,24} PRIVATE KEY-----[^\x00]{16,8000}?-----END[A-Z ]{0,24} PRIVATE KEY-----", 0.95),
-        ("after a cue", _made(r"""(?=[A-Za-z0-9_\-+/]{20})(?<![A-Za-z0-9_\-+/])(?<=<KEYWORD>["']?[ ]?[:：=][ ]?["']?)
+        ("after a cue", _made(r"""(?<=[:：="' ])(?=[A-Za-z0-9_\-+/]{20})(?<=<KEYWORD>["']?[ ]?[:：=][ ]?["']?)
             [A-Za-z0-9_\-+/]{20,86}={0,2}(?![A-Za-z0-9_\-+/=])"""), 0.6)),
         check=checks.secret, cues=words("key|secret|token|密钥|口令"), follow=ASSIGNED),
     Entity("GPS_COORDINATES", DECIMAL, (

@@ -1,7 +1,7 @@
 """The text as recognisers see it: ASCII for its full-width and mathematical twins, nothing for what nobody sees, `&#64;` as @.
 
-An address that is split by a zero-width space, or written in full-width digits, is one address. Every character of the view
-knows where it comes from, so that spans are of the text as it is.
+An address that is split by a zero-width space, or written in full-width digits, is one address. The view knows where each of its
+characters comes from, so that spans are of the text as it is.
 """
 
 import functools
@@ -23,8 +23,8 @@ SINGLE = {0x2236: ":", 0xFE52: ".", 0xFE55: ":", 0xFE59: "(", 0xFE5A: ")", 0xFE6
 
 
 @functools.cache
-def tables() -> tuple[np.ndarray, np.ndarray]:
-    """(int32[65536], int32[1024] from U+1D400 on): what each character reads as, kernels_pii.DROPPED for nothing."""
+def tables(marks: str) -> tuple[np.ndarray, np.ndarray]:
+    """(int32[65536], int32[1024] from U+1D400 on) as kernels_pii.view takes them; `marks` are characters where something may begin."""
     table = np.arange(65536, dtype=np.int32)
     for ranges, value in ((INVISIBLE, kernels_pii.DROPPED), (SPACES, 32), (DASHES, 45)):
         for low, high in ranges:
@@ -38,18 +38,24 @@ def tables() -> tuple[np.ndarray, np.ndarray]:
         astral[first : first + 52] = [*range(65, 91), *range(97, 123)]
     for first in range(0x3CE, 0x400, 10):                   # five of digits
         astral[first : first + 10] = range(48, 58)
+    table[:32] = kernels_pii.DROPPED
+    table[[9, 10, 11, 12, 13]] = 9, 10, 32, 32, 32
+    for found in (table, astral):
+        found[np.isin(found, [ord(c) for c in marks])] |= kernels_pii.MARK
     return table, astral
 
 
 class View:
-    """The view of a batch: `codes` int32[m], `offsets` int64[n + 1], `origin` int32[m] in the text that each belongs to."""
+    """The view of a batch: `codes` int32[m], `offsets` int64[n + 1], and `places` int32[p], where one of the marks stands."""
 
-    def __init__(self, texts: Texts):
-        self.texts = texts
-        size = int(texts.offsets[-1] - texts.offsets[0])
-        codes, origin = np.empty(size, np.int32), np.empty(size, np.int32)
-        self.offsets = kernels_pii.view(texts.codes, texts.offsets, *tables(), codes, origin)
-        self.codes, self.origin = codes[: self.offsets[-1]], origin[: self.offsets[-1]]
+    def __init__(self, texts: Texts, marks: str = ""):
+        data, ends = texts.utf8
+        size = int(ends[-1] - ends[0])
+        codes, places = np.empty(size, np.int32), np.empty(size, np.int32)
+        shifts, references = np.empty((size + len(texts) + 1, 2), np.int32), np.empty((size // 4 + 1, 2), np.int32)
+        self.offsets, p, s, r = kernels_pii.view(data, ends, *tables(marks), codes, places, shifts, references)
+        self.codes, self.places = codes[: self.offsets[-1]], places[:p].copy()
+        self._shifts, self._references = shifts[:s].copy(), references[:r].copy()
 
     def slice(self, start: int, end: int) -> str:
         """The characters of the view from `start` to `end`, positions in `codes`."""
@@ -57,13 +63,13 @@ class View:
 
     def span(self, owner: int, start: int, end: int) -> tuple[int, int]:
         """(start, end) in code points of the text `owner`, of a span of `codes` that is not empty."""
-        last = int(self.origin[end - 1])
-        at = int(self.texts.offsets[owner]) + last
-        length = 1
-        if self.texts.codes[at] == 38 and self.codes[end - 1] != 38:         # a reference such as &#64;
-            while self.texts.codes[at + length - 1] != 59:
-                length += 1
-        return int(self.origin[start]), last + length
+        last, at = end - 1, int(np.searchsorted(self._references[:, 0], end - 1))
+        size = int(self._references[at, 1]) if at < len(self._references) and self._references[at, 0] == last else 1
+        return self._origin(owner, start), self._origin(owner, last) + size
+
+    def _origin(self, owner: int, at: int) -> int:
+        shift = int(np.searchsorted(self._shifts[:, 0], at, side="right")) - 1
+        return at - int(self.offsets[owner]) + (int(self._shifts[shift, 1]) if shift >= 0 else 0)
 
 
 def decoded(codes: np.ndarray) -> str:
