@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from gristmill.jobs import storage
 from gristmill.jobs.page import bar, cells, esc, grid, share
@@ -17,9 +19,9 @@ def found(passport: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     return sorted(passport["entities"].items(), key=lambda item: (-item[1]["values"], item[0]))
 
 
-def table(passport: Mapping[str, Any]) -> Table:
+def table(passport: Mapping[str, Any]) -> Group:
     """For the terminal: what was found, and how many kinds were not."""
-    made, none = Table(box=None, header_style="dim", padding=(0, 2, 0, 0)), []
+    made, none = Table(box=None, header_style="dim", padding=(0, 2, 0, 0)), 0
     for name, side in (("found", "left"), ("", "left"), ("values", "right"), ("documents", "right"), ("share", "right")):
         made.add_column(name, justify=side)      # type: ignore[arg-type]
     for name, one in found(passport):
@@ -27,10 +29,8 @@ def table(passport: Mapping[str, Any]) -> Table:
             part = share(one["documents"], passport["rows"]["rows"])
             made.add_row(name, one["action"], f"{one['values']:,}", f"{one['documents']:,}", part)
         else:
-            none.append(name)
-    if none:
-        made.add_row(f"and none of {len(none)} other kinds that were looked for", style="dim")
-    return made
+            none += 1
+    return Group(made, Text(f"none of {none} other kinds that were looked for", "dim")) if none else Group(made)
 
 
 def sections(folder: str, passport: Mapping[str, Any]) -> dict[str, str]:

@@ -276,7 +276,7 @@ def _run(passport: Mapping[str, Any]) -> str:
     recipe = {key: passport["recipe"][key] for key in Recipe.model_fields if key in passport["recipe"]}   # in the order of the flow
     shown = yaml.safe_dump(recipe, allow_unicode=True, sort_keys=False, width=96)
     head = f"<th>Step</th><th></th>{cells('seconds', 'share', 'ms/MB', tag='th')}"
-    said = "".join(f"<li>{esc(limit)}</li>" for limit in limits)
+    said = "".join(f"<li>{code(limit)}</li>" for limit in limits)
     clock = f"Added over all tasks: {total:,.1f} s, in {passport['seconds']:,.1f} s on the clock."
     return (f'<div class="two"><div><h3>Time by step</h3><p class="intro">{clock}</p>{grid(head, lines)}</div>'
             f'<div><h3>Made of</h3>{grid("<th>What</th><th>Which</th>", listed)}<h3>Versions</h3>'

@@ -88,7 +88,8 @@ def compare(name, texts, plain, whole):
 def job(table, cores):
     """The whole job on Spark, everything masked."""
     engine.spark_session()
-    settings = recipe.parse({"name": "bench", "workdir": str(bench.WORK / "redact"), "raw": {"path": "unset"}, "redact": {"default": "mask"}})
+    given = {"name": "bench", "workdir": str(bench.WORK / "redact"), "raw": {"path": "unset"}, "redact": {"default": "mask"}}
+    settings = recipe.parse(given)
     for rows, parts in ((table.slice(0, 400), cores), (table, 4 * cores)):
         bench.ingested(rows, bench.WORK / "redact", parts)
         shutil.rmtree(bench.WORK / "redact" / "redact", ignore_errors=True)

@@ -232,7 +232,7 @@ def _mail(codes, at, first, last):
 
 @jit
 def _bank(codes, at, first, last, countries):
-    """BANK, from a first digit: a country's two letters before it, a digit after it, then a letter or digit, two separators at most between.
+    """BANK, from a first digit: a country's two letters before it, a digit after it, then a letter or digit, two separators at most.
 
     `countries` bool[26 * 26].
     """

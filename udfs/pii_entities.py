@@ -22,7 +22,8 @@ NAMES = ("person", "address", "organisation")
 # What patterns are made of: `<GUARD>` in one stands for GUARD's expression.
 PIECES = {
     "START": r"(?<![0-9A-Za-z_])", "END": r"(?![0-9A-Za-z])",
-    "GUARD": r"(?=[0-9(+])(?<![0-9A-Za-z._#]|\d[\-/:+]|[0-9A-Za-z]\d?[\-/])", "TAIL": r"(?![0-9A-Za-z_]|[\-/:.]\d)",     # of a number by itself
+    "GUARD": r"(?=[0-9(+])(?<![0-9A-Za-z._#]|\d[\-/:+]|[0-9A-Za-z]\d?[\-/])", # of a number by itself
+    "TAIL": r"(?![0-9A-Za-z_]|[\-/:.]\d)",
     "SEP": r"[ \-\n]{0,2}", "GAP": r"[ \-\n]{1,2}",
     "EXTENSION": r"(?:[ ]?(?:转|分机|ext\.?|x|#)[ ]?\d{1,6})?",
     "AMOUNT": r"(?![ ]?(?:次|字节|元|万|亿|人|个|件|吨|公里|平方|千|条|bytes|yuan|usd|rmb|dollars|%))",

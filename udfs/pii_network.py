@@ -63,6 +63,6 @@ NETWORK = (
     Entity("GPS_COORDINATES", DECIMAL, (
         ("decimal pair", r"""(?<![0-9A-Za-z.\-])[+\-]?\d{1,3}\.\d{4,10}[ ]?[,;/ ][ ]?[+\-]?\d{1,3}\.\d{4,10}(?![0-9A-Za-z.])""", 0.3),
         ("degrees", _made(r"<SIDE>(?<![\d.])<DEGREES><HALF>[ ]?[,、/和]?[ ]?<SIDE><DEGREES><HALF>(?![0-9])"), 0.3)),
-        words("""经纬度|坐标|定位|位置|位于|经度|纬度|北纬|东经|南纬|西经|gps|lat|latitude|longitude|location|coordinates|coordinate|located"""),
+        words("""经纬度|坐标|定位|位置|位于|经度|纬度|gps|lat|latitude|longitude|location|coordinates|coordinate|located"""),
         words("色坐标|像素|cie|pixel"), checks.degrees),
 )
