@@ -1,130 +1,18 @@
-"""Kernels of `redact`: the text as recognisers see it, and the few places of it that can hold an entity.
+"""Kernels of `redact`: the few places of a view (kernels_view.py) that can hold an entity.
 
 A window is a stretch of a text in which every possible match of some patterns lies whole, with what they look at around it.
 """
 
 import numpy as np
 
-from gristmill.udfs.kernels import REPLACEMENT, jit
+from gristmill.udfs.kernels import jit
+from gristmill.udfs.kernels_view import letter
 
-DROPPED, MARK = -1, 1 << 24   # in the table of the view: a character that nobody sees, and the bit of one where something may begin
 # Kinds of windows; what a match of each must contain stands at the function that finds them.
 DIGITS, LONG, CODE, ADDRESS, MAIL, TOKEN, BANK, PLATE, DECIMAL, CUE, BLOCK = (1 << k for k in range(11))
 ASSIGNED, DIGIT, LETTER = range(3)           # what must follow a cue
 BEFORE, AFTER = 10, 16        # characters of a window around a number: letters and signs before it, an extension after it
 LONGEST_BLOCK = 8400
-
-
-@jit
-def _reference(data, at, end):
-    """(character, length) of a reference to an ASCII character such as &#64; &#x40; &commat; from `at`, an &; length 0 for none."""
-    if at + 3 >= end:
-        return 0, 0
-    if data[at + 1] != 35:
-        for name, value in (((99, 111, 109, 109, 97, 116), 64), ((112, 101, 114, 105, 111, 100), 46), ((99, 111, 108, 111, 110, 59), 58)):
-            size = 5 if value == 58 else 6
-            if at + size + 1 < end and data[at + size + 1] == 59:
-                same = True
-                for k in range(size):
-                    same &= data[at + 1 + k] == name[k]
-                if same:
-                    return value, size + 2
-        return 0, 0
-    k, value, base = at + 2, 0, 10
-    if data[k] == 120 or data[k] == 88:
-        k, base = k + 1, 16
-    start = k
-    while k < end and k - start < 6:
-        c = np.int64(data[k])
-        digit = c - 48 if 48 <= c < 58 else (c | 32) - 87 if base == 16 and 97 <= (c | 32) < 103 else -1
-        if digit < 0:
-            break
-        value, k = value * base + digit, k + 1
-    if k > start and k < end and data[k] == 59 and 32 < value < 127 and value != 38 and value != 60:
-        return value, k + 1 - at
-    return 0, 0
-
-
-@jit
-def _letter(c):
-    return 97 <= (c | 32) < 123 and c < 128
-
-
-@jit
-def _decoded(data, k, end):
-    """(code point, bytes) of what is not ASCII at k; a byte that is no part of valid UTF-8 is U+FFFD, as in kernels.decode."""
-    a = np.int32(data[k])
-    if 0xE0 <= a < 0xF0 and k + 2 < end and data[k + 1] & 0xC0 == 0x80 and data[k + 2] & 0xC0 == 0x80:
-        code = (a & 15) << 12 | np.int32(data[k + 1] & 63) << 6 | np.int32(data[k + 2] & 63)
-        return (code, 3) if code >= 0x800 and not 0xD800 <= code < 0xE000 else (REPLACEMENT, 1)
-    if 0xC2 <= a < 0xE0 and k + 1 < end and data[k + 1] & 0xC0 == 0x80:
-        return (a & 31) << 6 | np.int32(data[k + 1] & 63), 2
-    if 0xF0 <= a < 0xF5 and k + 3 < end and data[k + 1] & 0xC0 == 0x80 and data[k + 2] & 0xC0 == 0x80 and data[k + 3] & 0xC0 == 0x80:
-        code = (a & 7) << 18 | np.int32(data[k + 1] & 63) << 12 | np.int32(data[k + 2] & 63) << 6 | np.int32(data[k + 3] & 63)
-        return (code, 4) if 0x10000 <= code < 0x110000 else (REPLACEMENT, 1)
-    return REPLACEMENT, 1
-
-
-@jit
-def view(data, ends, table, astral, out, places, shifts, references):
-    """The view of texts, int32[m], and the places in it where something may begin, from their UTF-8 in one pass; `ends` as in Texts.utf8.
-
-    `table` int32[65536] and `astral` int32[1024] from U+1D400 on say what a character reads as, DROPPED for nothing, with the bit
-    MARK where something may begin; of a run of digits or letters only the first is a place. `shifts` int32[s, 2] are places from
-    which on so many code points more stand before, `references` int32[r, 2] places of references with their lengths. Returns the
-    text's ends in the view and how many places, shifts and references there are.
-    """
-    offsets, m, p, s, r = np.zeros(len(ends), np.int64), 0, 0, 0, 0
-    for i in range(len(ends) - 1):
-        k, end, start, shift, noted = ends[i], ends[i + 1], m, 0, 0
-        if s and shifts[s - 1, 1]:
-            shifts[s, 0], shifts[s, 1] = m, 0
-            s += 1
-        while k < end:
-            a, more = np.int32(data[k]), 0
-            if a < 128:
-                c = table[a]
-                k += 1
-                if a == 38:
-                    value, more = _reference(data, k - 1, end)
-                    if more:
-                        c = table[value]
-                        k += more - 1
-            elif 0xE3 <= a < 0xEA and k + 2 < end and data[k + 1] & 0xC0 == 0x80 and data[k + 2] & 0xC0 == 0x80:
-                c = table[(a & 15) << 12 | np.int32(data[k + 1] & 63) << 6 | np.int32(data[k + 2] & 63)]       # nearly all Chinese
-                k += 3
-            else:
-                code, size = _decoded(data, k, end)
-                c, k = _read(code, table, astral), k + size
-            if c == DROPPED:
-                shift += 1
-                continue
-            if shift != noted:
-                shifts[s, 0], shifts[s, 1], noted = m, shift, shift
-                s += 1
-            if more:
-                references[r, 0], references[r, 1], shift = m, more, shift + more - 1
-                r += 1
-            if c & MARK:
-                c &= ~MARK
-                before = out[m - 1] if m > start else 0
-                if not (48 <= c < 58 and 48 <= before < 58 or _letter(c) and _letter(before)):
-                    places[p] = m
-                    p += 1
-            out[m] = c
-            m += 1
-        offsets[i + 1] = m
-    return offsets, p, s, r
-
-
-@jit
-def _read(code, table, astral):
-    """What a character outside of the common ranges reads as."""
-    if code < 65536:
-        return table[code]
-    if 0x1D400 <= code < 0x1D800:
-        return astral[code - 0x1D400]
-    return np.int32(DROPPED if 0xE0000 <= code < 0xE0200 else code)
 
 
 @jit
@@ -156,7 +44,7 @@ def _hex(c):
 
 @jit
 def _in_token(c):
-    return 48 <= c < 58 or _letter(c) or c == 45 or c == 95
+    return 48 <= c < 58 or letter(c) or c == 45 or c == 95
 
 
 @jit
@@ -168,7 +56,7 @@ def _digits(codes, at, first, last, kind):
     Behind three letters, or behind letters that stand behind a digit or _, there is no number but a name (id3150789).
     """
     low = at
-    while low > first and at - low < 3 and _letter(codes[low - 1]):
+    while low > first and at - low < 3 and letter(codes[low - 1]):
         low -= 1
     if at - low == 3 or low > first and (codes[low - 1] == 95 or low < at and 48 <= codes[low - 1] < 58):
         while at < last and 48 <= codes[at] < 58:
@@ -186,12 +74,12 @@ def _digits(codes, at, first, last, kind):
     k, gap, more = high + 1, 0, 0                          # what belongs to the number: a credit code has up to ten letters and digits here
     while k < last and k <= high + 32 and gap <= 2:
         c = codes[k]
-        gap = 0 if 48 <= c < 58 or _letter(c) else gap + 1 if c == 32 or c == 45 or c == 10 else 3
+        gap = 0 if 48 <= c < 58 or letter(c) else gap + 1 if c == 32 or c == 45 or c == 10 else 3
         more, k = more + (gap == 0), k + 1
     if kind == LONG and count < 12 or kind == CODE and count + more < 16:
         return 0, 0, high + 1
     low = max(at - BEFORE, first)
-    while low > first and (codes[low - 1] == 95 or 48 <= codes[low - 1] < 58 or _letter(codes[low - 1])):
+    while low > first and (codes[low - 1] == 95 or 48 <= codes[low - 1] < 58 or letter(codes[low - 1])):
         low -= 1                                           # half a name would look like a number
     return low, max(high + AFTER, min(k + 2, high + 32)), high + 1
 
@@ -236,7 +124,7 @@ def _bank(codes, at, first, last, countries):
 
     `countries` bool[26 * 26].
     """
-    if at - 2 < first or at + 3 >= last or not _letter(codes[at - 1]) or not _letter(codes[at - 2]) or not 48 <= codes[at + 1] < 58:
+    if at - 2 < first or at + 3 >= last or not letter(codes[at - 1]) or not letter(codes[at - 2]) or not 48 <= codes[at + 1] < 58:
         return 0, 0, at + 1
     known = countries[((codes[at - 2] | 32) - 97) * 26 + (codes[at - 1] | 32) - 97]
     if not known or at - 3 >= first and _in_token(codes[at - 3]) and codes[at - 3] != 45:
@@ -244,7 +132,7 @@ def _bank(codes, at, first, last, countries):
     k = at + 2
     while k < min(at + 4, last - 1) and (codes[k] == 32 or codes[k] == 45 or codes[k] == 10):
         k += 1
-    return (at - 4, at + 110, at + 1) if 48 <= codes[k] < 58 or _letter(codes[k]) else (0, 0, at + 1)
+    return (at - 4, at + 110, at + 1) if 48 <= codes[k] < 58 or letter(codes[k]) else (0, 0, at + 1)
 
 
 @jit
@@ -307,7 +195,7 @@ def _cue(codes, mark, first, last, heads, cues, cue_ends, follow):
         return _assigned(codes, mark, first, last, heads, cues, cue_ends)
     size = _cue_at(codes, mark, last, heads, cues, cue_ends)
     for k in range(max(mark - 8, first), min(mark + size + 26, last) if size else 0):
-        if follow == LETTER and _letter(codes[k]) and k >= mark + size or follow == DIGIT and 48 <= codes[k] < 58:
+        if follow == LETTER and letter(codes[k]) and k >= mark + size or follow == DIGIT and 48 <= codes[k] < 58:
             return mark - 24, mark + size + 120, mark + 1
     return 0, 0, mark + 1
 
@@ -362,7 +250,7 @@ def windows(codes, offsets, found, kind, provinces, countries, heads, cues, cue_
             elif kind == CUE:
                 low, high, done = _cue(codes, at, first, last, heads, cues, cue_ends, follow)
             elif kind == PLATE:
-                if 0x4E00 <= codes[at] < 0xA000 and provinces[codes[at] - 0x4E00] and at + 1 < last and _letter(codes[at + 1]):
+                if 0x4E00 <= codes[at] < 0xA000 and provinces[codes[at] - 0x4E00] and at + 1 < last and letter(codes[at + 1]):
                     low, high = at - 2, at + 16
             elif at + 8 < last and codes[at + 4] == 45 and codes[at + 5] == 66 and codes[at + 6] == 69 and codes[at + 7] == 71:
                 low, high = at - 2, at + LONGEST_BLOCK
@@ -392,34 +280,3 @@ def _tokens(codes, first, last, owner, starts, ends, owners, m):
             m = _add(starts, ends, owners, m, low - 8, high + 8, first, last, owner)
         at = high + 20
     return m
-
-
-@jit
-def merged(starts, ends, owners):
-    """Windows of several kinds, in the order of their starts, made apart; returns (starts, ends, owners)."""
-    m = 0
-    for k in range(len(starts)):
-        if m and owners[m - 1] == owners[k] and starts[k] <= ends[m - 1]:
-            ends[m - 1] = max(ends[m - 1], ends[k])
-        else:
-            starts[m], ends[m], owners[m] = starts[k], ends[k], owners[k]
-            m += 1
-    return starts[:m], ends[:m], owners[:m]
-
-
-@jit
-def gather(codes, starts, ends, breaks):
-    """(characters of all windows with `breaks` after each, where each window begins there int64[m])."""
-    size = 0
-    for k in range(len(starts)):
-        size += ends[k] - starts[k] + len(breaks)
-    out, places, m = np.empty(size, np.int32), np.empty(len(starts), np.int64), 0
-    for k in range(len(starts)):
-        places[k] = m
-        for at in range(starts[k], ends[k]):
-            out[m] = codes[at]
-            m += 1
-        for c in breaks:
-            out[m] = c
-            m += 1
-    return out, places

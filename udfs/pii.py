@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gristmill.udfs import fakes, kernels_pii
+from gristmill.udfs import fakes, kernels_pii, kernels_view
 from gristmill.udfs.pii_documents import COUNTRIES, PROVINCES
 from gristmill.udfs.pii_entities import BEHIND, KEYS, NAMES, NEAR, Entity
 from gristmill.udfs.pii_recognisers import ENTITIES, recogniser
@@ -77,7 +77,7 @@ def _windows(view: View, entity: Entity) -> tuple[np.ndarray, np.ndarray, np.nda
         return found[0]
     starts, ends, owners = (np.concatenate(columns) for columns in zip(*found, strict=True))
     order = np.argsort(starts, kind="stable")
-    return kernels_pii.merged(starts[order], ends[order], owners[order])
+    return kernels_view.merged(starts[order], ends[order], owners[order])
 
 
 @functools.cache
@@ -85,7 +85,7 @@ def _beginnings() -> tuple[np.ndarray, np.ndarray]:
     """What number plates begin with, bool of U+4E00 on, and what an IBAN does, bool[26 * 26]."""
     provinces, countries = np.zeros(0x5200, np.bool_), np.zeros(26 * 26, np.bool_)
     provinces[[ord(c) - 0x4E00 for c in PROVINCES]] = True
-    countries[[(ord(a) - 65) * 26 + ord(b) - 65 for a, b in COUNTRIES]] = True
+    countries[[(ord(code[0]) - 65) * 26 + ord(code[1]) - 65 for code in COUNTRIES]] = True
     return provinces, countries
 
 
@@ -120,7 +120,7 @@ def _search(
     found: list[list[Span]],
 ) -> None:
     """Add what the recognisers of these entities find in these windows."""
-    codes, places = kernels_pii.gather(view.codes, starts, ends, BREAK)
+    codes, places = kernels_view.gather(view.codes, starts, ends, BREAK)
     joined = decoded(codes)
     for entity in entities:
         threshold = least.get(entity.name, THRESHOLD)

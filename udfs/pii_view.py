@@ -8,7 +8,7 @@ import functools
 
 import numpy as np
 
-from gristmill.udfs import kernels_pii
+from gristmill.udfs import kernels_view
 from gristmill.udfs.texts import Texts
 
 INVISIBLE = ((0x7F, 0x85), (0x86, 0xA0), (0xAD, 0xAE), (0x034F, 0x0350), (0x061C, 0x061D), (0x115F, 0x1161),
@@ -24,9 +24,9 @@ SINGLE = {0x2236: ":", 0xFE52: ".", 0xFE55: ":", 0xFE59: "(", 0xFE5A: ")", 0xFE6
 
 @functools.cache
 def tables(marks: str) -> tuple[np.ndarray, np.ndarray]:
-    """(int32[65536], int32[1024] from U+1D400 on) as kernels_pii.view takes them; `marks` are characters where something may begin."""
+    """(int32[65536], int32[1024] from U+1D400 on) as kernels_view.view takes them; `marks` are characters where something may begin."""
     table = np.arange(65536, dtype=np.int32)
-    for ranges, value in ((INVISIBLE, kernels_pii.DROPPED), (SPACES, 32), (DASHES, 45)):
+    for ranges, value in ((INVISIBLE, kernels_view.DROPPED), (SPACES, 32), (DASHES, 45)):
         for low, high in ranges:
             table[low:high] = value
     table[0xFF01:0xFF5F] = np.arange(0x21, 0x7F)
@@ -38,10 +38,10 @@ def tables(marks: str) -> tuple[np.ndarray, np.ndarray]:
         astral[first : first + 52] = [*range(65, 91), *range(97, 123)]
     for first in range(0x3CE, 0x400, 10):                   # five of digits
         astral[first : first + 10] = range(48, 58)
-    table[:32] = kernels_pii.DROPPED
+    table[:32] = kernels_view.DROPPED
     table[[9, 10, 11, 12, 13]] = 9, 10, 32, 32, 32
     for found in (table, astral):
-        found[np.isin(found, [ord(c) for c in marks])] |= kernels_pii.MARK
+        found[np.isin(found, [ord(c) for c in marks])] |= kernels_view.MARK
     return table, astral
 
 
@@ -53,7 +53,7 @@ class View:
         size = int(ends[-1] - ends[0])
         codes, places = np.empty(size, np.int32), np.empty(size, np.int32)
         shifts, references = np.empty((size + len(texts) + 1, 2), np.int32), np.empty((size // 4 + 1, 2), np.int32)
-        self.offsets, p, s, r = kernels_pii.view(data, ends, *tables(marks), codes, places, shifts, references)
+        self.offsets, p, s, r = kernels_view.view(data, ends, *tables(marks), codes, places, shifts, references)
         self.codes, self.places = codes[: self.offsets[-1]], places[:p].copy()
         self._shifts, self._references = shifts[:s].copy(), references[:r].copy()
 
