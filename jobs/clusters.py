@@ -5,17 +5,19 @@ not matter to the result whether a chance key joins two clusters.
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
-from gristmill.jobs import embedding, exchange, parts, sketches, storage
+from gristmill.jobs import bloom, embedding, parts, sketches, storage
 from gristmill.jobs.sketches import Source
 from gristmill.udfs import kernels_clusters, kernels_shingle
 
 ENTRY = 16                    # bytes of a key and a number
+HELD = 2**19                  # keys of a part that are sent together
+LEAST = 4 * 2**20             # bytes of a bucket that are worth a task
 EDGES = pa.schema([("hub", pa.int64()), ("number", pa.int64()), ("same", pa.bool_())])
 MEMBERS = pa.schema([("number", pa.int64()), ("cluster", pa.int64()), ("same", pa.bool_())])
 
@@ -63,54 +65,77 @@ def masks(distance: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Bucket:
-    """Emit: a part's keys, by bucket. Reduce: the edges of a bucket, a file of `folder`."""
+    """Emit: a part's keys, by bucket; it is sketched on the way where it is not yet. Reduce: a bucket's edges, a file of `folder`.
 
+    With `keys`, the folder for them, each bucket leaves its keys there as well, for jobs/past.py.
+    """
+
+    task: sketches.Sketch
     banding: Banding
     buckets: int
     folder: str
+    keys: str = ""
 
-    def emit(self, source: Source) -> Iterator[tuple[int, pa.Table]]:
-        for n, table in enumerate(sketches.read(source.url, ["raw", "exact", "sketch"])):
-            columns = [self.banding.keys(sketches.matrix(table["sketch"], np.uint8))]
-            raw, exact = (sketches.matrix(table[name], np.uint64) for name in ("raw", "exact"))
-            columns = [keys & ~np.uint64(1) for keys in columns]
-            columns.append(np.where((raw == 0).all(axis=1), 0, kernels_shingle.mix(raw[:, 0] + raw[:, 1]) | np.uint64(1))[:, None])
-            columns.append(np.where((exact == 0).all(axis=1), 0, kernels_shingle.mix(exact[:, 0] ^ exact[:, 1]) & ~np.uint64(1))[:, None])
-            keys = np.concatenate(columns, axis=1)
-            numbers = np.repeat(source.first + 16384 * n + np.arange(len(table)), keys.shape[1])
+    def emit(self, source: Source, wanted: Callable[[np.ndarray], np.ndarray] | None = None) -> Iterator[tuple[int, pa.Table]]:
+        """`wanted` says of keys uint64[m] which ones are sent, bool[m]; without it all are."""
+        at, held, found = source.first, 0, list[tuple[np.ndarray, np.ndarray]]()
+        for table in self.task.tables(source):
+            keys = self.keys_of(table)
+            numbers = np.repeat(np.arange(at, at + len(table)), keys.shape[1])
+            at += len(table)
             keys = keys.ravel()
             there = keys > 1
-            keys, numbers = keys[there], numbers[there]
-            bucket = (keys >> np.uint64(32)) % np.uint64(self.buckets)
-            order = np.argsort(bucket, kind="stable")
-            ends = np.searchsorted(bucket[order], np.arange(self.buckets + 1))
-            made = pa.table({"key": keys[order], "number": numbers[order]})
-            for k in np.flatnonzero(np.diff(ends)).tolist():
-                yield k, made.slice(ends[k], ends[k + 1] - ends[k])
+            if wanted:
+                there[there] = wanted(keys[there])
+            found.append((keys[there], numbers[there]))
+            held += len(found[-1][0])
+            if held > HELD:
+                yield from self.by_bucket(found)
+                held, found = 0, []
+        yield from self.by_bucket(found)
+
+    def keys_of(self, table: pa.Table) -> np.ndarray:
+        """uint64[n, bands + 2] of sketches: those of the bands, of the text (lowest bit set), of what is called equal; 0 for none."""
+        columns = [self.banding.keys(sketches.matrix(table["sketch"], np.uint8)) & ~np.uint64(1)]
+        raw, exact = (sketches.matrix(table[name], np.uint64) for name in ("raw", "exact"))
+        columns.append(np.where((raw == 0).all(axis=1), 0, kernels_shingle.mix(raw[:, 0] + raw[:, 1]) | np.uint64(1))[:, None])
+        columns.append(np.where((exact == 0).all(axis=1), 0, kernels_shingle.mix(exact[:, 0] ^ exact[:, 1]) & ~np.uint64(1))[:, None])
+        return np.concatenate(columns, axis=1)
+
+    def by_bucket(self, found: list[tuple[np.ndarray, np.ndarray]]) -> Iterator[tuple[int, pa.Table]]:
+        if not found:
+            return
+        keys, numbers = (np.concatenate(column) for column in zip(*found, strict=True))
+        bucket = (keys >> np.uint64(32)) % np.uint64(self.buckets)
+        order = np.argsort(bucket, kind="stable")
+        ends = np.searchsorted(bucket[order], np.arange(self.buckets + 1))
+        made = pa.table({"key": keys[order], "number": numbers[order]})
+        for k in np.flatnonzero(np.diff(ends)).tolist():
+            yield k, made.slice(ends[k], ends[k + 1] - ends[k])
 
     def reduce(self, bucket: int, tables: Sequence[pa.Table]) -> None:
         entries = pa.concat_tables(tables)
         keys, numbers = entries["key"].to_numpy(), entries["number"].to_numpy()
         order = np.lexsort((numbers, keys))
-        edges, same = kernels_clusters.stars(keys[order], numbers[order])
-        order = np.lexsort((~same, edges[:, 1], edges[:, 0]))
-        edges, same = edges[order], same[order]
-        once = np.append(True, (edges[1:] != edges[:-1]).any(axis=1))[: len(edges)]
-        with parts.Writer(storage.join(self.folder, f"{bucket:05d}.parquet"), EDGES) as writer:
-            writer.write(pa.table({"hub": edges[once, 0], "number": edges[once, 1], "same": same[once]}))
+        keys, numbers = keys[order], numbers[order]
+        write_edges(storage.join(self.folder, f"{bucket:05d}.parquet"), *kernels_clusters.stars(keys, numbers))
+        if self.keys:
+            first = np.append(True, keys[1:] != keys[:-1])
+            bloom.leave(self.keys, bucket, keys[first], numbers[first])
 
 
-def keyed(engine_name: str, sources: Sequence[Source], banding: Banding, folder: str) -> None:
-    """The edges of every bucket, under `folder`."""
-    entries = sum(source.rows for source in sources) * (banding.bands + 2)
-    buckets = spread(entries * ENTRY, len(sources))
-    task = Bucket(banding, buckets, folder)
-    exchange.run(engine_name, sources, task.emit, task.reduce, buckets)
+def write_edges(url: str, edges: np.ndarray, same: np.ndarray) -> None:
+    """Edges int64[m, 2] of a hub and a number, and whether the two have the same text, bool[m]; each edge once."""
+    order = np.lexsort((~same, edges[:, 1], edges[:, 0]))
+    edges, same = edges[order], same[order]
+    once = np.append(True, (edges[1:] != edges[:-1]).any(axis=1))[: len(edges)]
+    with parts.Writer(url, EDGES) as writer:
+        writer.write(pa.table({"hub": edges[once, 0], "number": edges[once, 1], "same": same[once]}))
 
 
 def spread(size: int, sources: int, each: int = 64 * 2**20) -> int:
-    """How many buckets: of `each` bytes, but at least eight where there are as many sources."""
-    return max(size // each + 1, min(sources, 8))
+    """How many buckets: of `each` bytes, but eight of LEAST where there are as many sources and bytes."""
+    return max(size // each + 1, min(sources, 8, size // LEAST + 1))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gristmill.jobs import clusters, exchange, parts, sketches, storage
+from gristmill.jobs import clusters, parts, sketches, storage
 from gristmill.jobs.clusters import Banding
 from gristmill.jobs.sketches import Sketching, Source
 from gristmill.udfs import keepers, shingles
@@ -23,7 +23,7 @@ GROUP = 64                 # parts whose fates are one file
 
 @dataclass(frozen=True)
 class Decide:
-    """Emit: the members of clusters, with their texts. Reduce: what becomes of them, a file of `folder` a bucket."""
+    """Emit: the members of clusters, with their texts. Reduce: what becomes of them, by the group of parts that they are in."""
 
     how: Sketching
     banding: Banding
@@ -31,7 +31,7 @@ class Decide:
     verify: str
     members: str
     buckets: int
-    folder: str
+    firsts: tuple[int, ...]          # the number of each group's first document
 
     @property
     def measure(self) -> int:
@@ -49,42 +49,24 @@ class Decide:
         places, cluster, same = clusters.members(self.members, source.first, source.rows)
         if not len(places):
             return
-        texts = parts.batches(source.part.url, ["text"]) if self.texts_needed else None
-        found = []
-        for at, table in self._rows(source, texts):
-            low, high = np.searchsorted(places, [at, at + len(table)])
-            if low < high:
-                found.append(self._message(source, table.take(pa.array(places[low:high] - at)), places[low:high], same[low:high]))
         bucket = (cluster * 0x9E3779B1 >> 7) % self.buckets
         order = np.argsort(bucket, kind="stable")
-        made, ends = pa.concat_tables(found).take(pa.array(order)), np.searchsorted(bucket[order], np.arange(self.buckets + 1))
+        ends = np.searchsorted(bucket[order], np.arange(self.buckets + 1))
+        chosen = sketches.taken(source.url, places, sketches.SCHEMA.names).take(pa.array(order))
+        columns = {"number": places[order] + source.first, "past": np.full(len(places), bool(source.release))}
+        columns |= {name: chosen[name] for name in chosen.column_names}
+        made = pa.table(columns | {"text": self._texts(source, places, same, order)})
         for k in np.flatnonzero(np.diff(ends)).tolist():
             yield k, made.slice(ends[k], ends[k + 1] - ends[k])
 
-    def _message(self, source: Source, chosen: pa.Table, places: np.ndarray, same: np.ndarray) -> pa.Table:
-        """What is sent of some documents; of several with the same text, one sends it."""
-        n = len(chosen)
-        text = pa.nulls(n, pa.large_string())
-        if self.texts_needed:
-            text = chosen["text"].cast(pa.large_string()).combine_chunks()
-            text = pc.if_else(pa.array(same), pa.scalar(None, pa.large_string()), text)
-        return pa.table({"number": places + source.first, "past": np.full(n, bool(source.release)), "rank": chosen["rank"],
-                         "id": chosen["id"], "raw": chosen["raw"], "exact": chosen["exact"], "sketch": chosen["sketch"], "text": text})
+    def _texts(self, source: Source, places: np.ndarray, same: np.ndarray, order: np.ndarray) -> pa.Array:
+        """The texts at places[order], null where none is needed, or where another document with the same text sends it."""
+        if not self.texts_needed:
+            return pa.nulls(len(places), pa.large_string())
+        texts = sketches.taken(source.part.url, places[~same], ["text"])["text"].cast(pa.large_string()).combine_chunks()
+        return texts.take(pa.array((np.cumsum(~same) - 1)[order], mask=same[order]))
 
-    def _rows(self, source: Source, texts: Iterator[pa.Table] | None) -> Iterator[tuple[int, pa.Table]]:
-        """(place of the first row, the sketches' columns and, where they are needed, the texts)."""
-        at = 0
-        if texts is None:
-            for table in sketches.read(source.url):
-                yield at, table
-                at += len(table)
-            return
-        whole = pa.concat_tables(sketches.read(source.url))
-        for batch in texts:
-            yield at, whole.slice(at, len(batch)).append_column("text", batch["text"])
-            at += len(batch)
-
-    def reduce(self, bucket: int, tables: Sequence[pa.Table]) -> None:
+    def reduce(self, bucket: int, tables: Sequence[pa.Table]) -> Iterator[tuple[int, pa.Table]]:
         table = pa.concat_tables(tables)
         light = table.drop_columns(["text", "sketch"])             # what is held of all of them; the rest comes in chunks
         order = pc.sort_indices(light, [("past", "descending"), ("rank", "ascending"), ("id", "ascending"), ("number", "ascending")])
@@ -103,7 +85,7 @@ class Decide:
             keys = self.banding.keys(words.view(np.uint8))
             got = state.settle(exact[low:high], keys, words, data, offsets, past[low:high])
             fates[low:high], keeper[low:high], values[low:high] = got
-        self._write(bucket, light, fates, keeper, values, past)
+        yield from self._found(light, fates, keeper, values, past)
 
     def _carriers(self, raw: np.ndarray, text: pa.ChunkedArray, order: np.ndarray) -> np.ndarray:
         """For each document in order the row that has its text: its own, or that of the one with the same text."""
@@ -114,8 +96,9 @@ class Decide:
             rows[missing] = [known[pair.tobytes()] for pair in raw[missing]]
         return rows
 
-    def _write(self, bucket: int, light: pa.Table, fates: np.ndarray, keeper: np.ndarray, values: np.ndarray, past: np.ndarray) -> None:
-        """What becomes of each document that is dropped, and how many were dropped for each that stays because of it."""
+    def _found(self, light: pa.Table, fates: np.ndarray, keeper: np.ndarray, values: np.ndarray, past: np.ndarray
+               ) -> Iterator[tuple[int, pa.Table]]:
+        """What becomes of each document that is dropped, and how many were dropped for each that stays because of it, by group."""
         stay = np.flatnonzero(fates == keepers.KEPT)                     # the keeper's number is a place in this list
         gone = fates != keepers.KEPT
         counts = np.bincount(keeper[gone], minlength=len(stay))
@@ -127,8 +110,9 @@ class Decide:
         found = pa.table({
             "number": numbers[at], "rule": pa.array([RULES.get(fate) for fate in fates[at].tolist()], pa.string()), "value": values[at],
             "keeper": ids.take(pa.array(of)), "keeper_number": numbers[of], "count": np.where(gone[at], 0, 1 + counts[keeper[at]])})
-        with parts.Writer(storage.join(self.folder, f"{bucket:05d}.parquet"), FATES) as writer:
-            writer.write(found)
+        group = np.searchsorted(np.array(self.firsts), numbers[at], side="right") - 1
+        for k in np.unique(group).tolist():
+            yield k, found.filter(pa.array(group == k))
 
 
 def gather(column: pa.ChunkedArray, rows: np.ndarray) -> pa.Array:
@@ -152,29 +136,7 @@ def chunks(text: pa.ChunkedArray, rows: np.ndarray) -> Iterator[tuple[int, int]]
         low = high
 
 
-@dataclass(frozen=True)
-class Regroup:
-    """Emit: a file of fates, by the group of parts that its documents are in. Reduce: one file a group."""
-
-    firsts: tuple[int, ...]          # the number of each group's first document
-    folder: str
-
-    def emit(self, url: str) -> Iterator[tuple[int, pa.Table]]:
-        for table in sketches.read(url):
-            group = np.searchsorted(np.array(self.firsts), table["number"].to_numpy(), side="right") - 1
-            for k in np.unique(group).tolist():
-                yield k, table.filter(pa.array(group == k))
-
-    def reduce(self, group: int, tables: Sequence[pa.Table]) -> None:
-        with parts.Writer(storage.join(self.folder, f"{group:05d}.parquet"), FATES) as writer:
-            writer.write(pa.concat_tables(tables).sort_by("number"))
-
-
-def fates(engine_name: str, sources: Sequence[Source], task: Decide, folder: str) -> None:
-    """Decide every cluster, and leave what becomes of the documents of each group of new parts in a file of `folder`."""
-    exchange.run(engine_name, sources, task.emit, task.reduce, task.buckets)
-    new = [source for source in sources if not source.release]
-    firsts = tuple(source.first for source in new[::GROUP])
-    urls = [storage.join(task.folder, name) for name in storage.names(task.folder, ".parquet")]
-    again = Regroup(firsts, folder)
-    exchange.run(engine_name, urls, again.emit, again.reduce, len(firsts))
+def write(folder: str, group: int, tables: Sequence[pa.Table]) -> None:
+    """What becomes of the documents of a group of parts, in the order of their numbers, a file of `folder`."""
+    with parts.Writer(storage.join(folder, f"{group:05d}.parquet"), FATES) as writer:
+        writer.write(pa.concat_tables(tables).sort_by("number"))

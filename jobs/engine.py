@@ -26,7 +26,7 @@ def run(engine: str, task: Task, parts: Sequence[Any], title: str, done: Callabl
     """Run task(part) for each part. `done()` says how many are finished on storage, for the progress bar."""
     if not parts:
         return
-    with _progress(title, len(parts), done):
+    with progress(title, len(parts), done):
         ENGINES[engine](task, parts)
 
 
@@ -40,7 +40,8 @@ def parallelism(engine: str) -> int:
 
 
 @contextlib.contextmanager
-def _progress(title: str, total: int, done: Callable[[], int]) -> Iterator[None]:
+def progress(title: str, total: int, done: Callable[[], int]) -> Iterator[None]:
+    """A bar on the terminal while the block runs; `done()` says how many of the parts are finished on storage."""
     columns = (TextColumn("{task.description:<8}"), BarColumn(), MofNCompleteColumn(), TextColumn("parts"), TimeElapsedColumn(),
                TextColumn("left"), TimeRemainingColumn())
     stop = threading.Event()

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from gristmill.jobs import explain_duplicate, passport, recipe, samples, steps, storage
+from gristmill.jobs import differences, explain_duplicate, passport, recipe, samples, steps, storage
 from gristmill.jobs.recipe import Recipe
 from gristmill.jobs.stage import failures
 from gristmill.jobs.steps import RULE, Rule, nearest
@@ -45,7 +45,7 @@ def rule(console: Console, settings: Recipe, text: str, sample: int) -> None:
     for section in settings.sections():
         folder = storage.join(settings.workdir, section)
         rules = {r.text for step in recipe.steps(settings) for r in step.rules} if section == "clean" else set()
-        rules |= {*explain_duplicate.RULES, "lines"} if section == "dedup" else set()
+        rules |= {*explain_duplicate.RULES, "lines"} if section == "dedup" else {section} if section == "decontaminate" else set()
         if storage.exists(storage.join(folder, "passport.json")):
             rules |= set(passport.read(folder)["rules"])
         known |= rules
@@ -58,6 +58,7 @@ def rule(console: Console, settings: Recipe, text: str, sample: int) -> None:
 
 def _rule(console: Console, settings: Recipe, folder: str, wanted: str, sample: int) -> None:
     sealed, chosen = passport.read(folder), Sample(sample, settings.seed)
+    stage = sealed["stage"]
     for name, marker in _markers(folder):
         if not marker["rules"].get(wanted):
             continue
@@ -68,15 +69,20 @@ def _rule(console: Console, settings: Recipe, folder: str, wanted: str, sample: 
                     chosen.add(row["id"], {**entry, "text": row["text"], "also": len(row["why"]) - 1})
     count, only = sealed["rules"].get(wanted, 0), sealed["only_rule"].get(wanted, 0)
     title = f"{wanted}: dropped {count:,} documents"
-    if sealed["stage"] == "dedup":                        # which gives one reason for a document, and names the one that stays
+    if stage == "dedup":                                  # which gives one reason for a document, and names the one that stays
         names = ["id", *(["similarity", "stays instead"] if wanted in explain_duplicate.RULES else ["value"]), "text"]
+    elif stage == "decontaminate":                        # which has one rule, and an entry for each item
+        names = ["id", "of the item's n-grams", "item and passage", "other items"]
     else:
         title, names = f"{title}, {only:,} for this rule alone", ["id", "value", "other rules", "text"]
     table = Table(*names, title=title, expand=True)
+    for column in table.columns:
+        column.overflow = "fold"                          # Chinese has no spaces to wrap at
     for id_, row in chosen.rows():
         value = row["evidence"] if row["value"] is None or wanted == "lines" else f"{row['value']:.6g}"
         cells = {"id": id_, "value": value, "similarity": value, "stays instead": row["evidence"], "other rules": row["also"],
-                 "text": _snippet(row["text"])}
+                 "of the item's n-grams": f"{row['value'] or 0:.1%}", "item and passage": differences.visible(row["evidence"] or ""),
+                 "other items": row["also"], "text": _snippet(row["text"])}
         table.add_row(*(escape(str(cells[name])) for name in names))
     console.print(table)
 
@@ -197,7 +203,11 @@ def _show(console: Console, section: str, side: str, row: dict[str, Any]) -> Non
     console.print(f"[bold]{section}[/]: {side}")
     for entry in why:
         value = "" if entry["value"] is None else f"  value {entry['value']:.6g}"
-        console.print(f"  failed  {entry['rule']}{value}" + (f"  ({entry['evidence']})" if entry["evidence"] else ""), markup=False)
+        evidence = differences.visible(entry["evidence"] or "")
+        said = f"{value}  ({evidence})" if evidence else value
+        if section == "decontaminate":
+            said = f"  holds {entry['value']:.1%} of the n-grams of {evidence}"
+        console.print(f"  failed  {entry['rule']}{said}", markup=False)
     for name, value in row.items():
         if name == "why":
             continue

@@ -49,7 +49,7 @@ def count(
 ) -> None:
     """The lines with too many documents, under `folder`. `text`: bytes of the documents."""
     task = Count(settings, stays, clusters.spread(text // 4, len(sources)), folder)
-    exchange.run(engine_name, sources, task.emit, task.reduce, task.buckets)
+    exchange.run(engine_name, sources, task.emit, (task.reduce, task.buckets))
 
 
 def frequent(folder: str) -> np.ndarray:

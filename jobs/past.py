@@ -1,10 +1,20 @@
-"""Earlier releases that new documents are compared with: their documents stay, come what may."""
+"""Earlier releases that new documents are compared with: their documents stay, come what may.
 
-from collections.abc import Mapping, Sequence
+Their sketches are read from end to end, because the keys that matter depend on the threshold; of their keys only those that
+a new document may have are sent, and of their texts only the row groups with a document that meets a new one are read.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from gristmill.jobs import passport, sketches, storage
+import numpy as np
+import pyarrow as pa
+
+from gristmill.jobs import bloom, clusters, passport, sketches, storage
 from gristmill.jobs.sketches import Sketching, Source
+from gristmill.udfs import kernels_clusters
 from gristmill.udfs.errors import RecipeError
 
 
@@ -25,3 +35,23 @@ def sources(found: Mapping[str, Mapping[str, Any]], how: Sketching, work: str) -
         sketched = storage.join(url, "index") if own else storage.join(work, "past", str(n))
         out += sketches.numbered(url, sketched, out[-1].first + out[-1].rows if out else 0, url)
     return out
+
+
+@dataclass(frozen=True)
+class Meet:
+    """Emit: the keys of a release's part that new documents may have too. Reduce: the edges between the two, a file a bucket."""
+
+    bucket: clusters.Bucket
+    mark: str                # of the new documents
+
+    def emit(self, source: Source) -> Iterator[tuple[int, pa.Table]]:
+        yield from self.bucket.emit(source, partial(kernels_clusters.held, *bloom.load(self.bucket.keys, self.bucket.buckets, self.mark)))
+
+    def reduce(self, bucket: int, tables: Sequence[pa.Table]) -> None:
+        entries = pa.concat_tables(tables)
+        keys, numbers = entries["key"].to_numpy(), entries["number"].to_numpy()
+        known, hubs = bloom.read(self.bucket.keys, bucket)
+        at = np.minimum(np.searchsorted(known, keys), len(known) - 1)
+        hit = known[at] == keys
+        edges = np.stack([hubs[at[hit]], numbers[hit]], axis=1)
+        clusters.write_edges(storage.join(self.bucket.folder, f"past-{bucket:05d}.parquet"), edges, keys[hit] & np.uint64(1) == 1)

@@ -6,6 +6,7 @@ any threshold.
 
 import hashlib
 import inspect
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -156,14 +157,23 @@ class Sketch:
     keep: str | list[str]
 
     def __call__(self, source: Source) -> None:
+        deque(self.tables(source), maxlen=0)
+
+    def tables(self, source: Source) -> Iterator[pa.Table]:
+        """A part's raw, exact and sketch in order: from their file, or made and written to it, which appears after the last table."""
+        if storage.exists(source.url):
+            yield from read(source.url, ["raw", "exact", "sketch"])
+            return
         with parts.Writer(source.url, SCHEMA) as writer:
             at = source.first
             for table in parts.batches(source.part.url, self.columns(source.part.url)):
                 raw, exact, made = sketch(table, self.how)
                 columns = {"id": table["id"].cast(pa.string()), "rank": ranks(table, self.keep, at), "raw": binary(raw.view(np.uint8)),
                            "exact": binary(exact.view(np.uint8)), "sketch": binary(made).cast(pa.binary())}
-                writer.write(pa.table(columns))
                 at += len(table)
+                found = pa.table(columns)
+                writer.write(found)
+                yield found
 
     def columns(self, url: str) -> list[str]:
         """What is read of a part."""
@@ -199,3 +209,16 @@ def read(url: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
     with storage.parquet(url) as file:
         for batch in file.iter_batches(batch_size=16384, columns=columns):
             yield pa.Table.from_batches([batch])
+
+
+def taken(url: str, places: np.ndarray, columns: list[str]) -> pa.Table:
+    """The rows of a Parquet file at these places, which ascend; only the row groups that have some are read."""
+    found, start = [], 0
+    with storage.parquet(url) as file:
+        for n in range(file.metadata.num_row_groups):
+            rows = file.metadata.row_group(n).num_rows
+            low, high = np.searchsorted(places, [start, start + rows])
+            if low < high:
+                found.append(file.read_row_group(n, columns).take(pa.array(places[low:high] - start)))
+            start += rows
+        return pa.concat_tables([file.schema_arrow.empty_table().select(columns), *found])

@@ -12,9 +12,11 @@ import concurrent.futures
 import itertools
 import json
 import os
+import pathlib
 import re
 import shutil
 import sys
+import threading
 import time
 
 import numpy as np
@@ -25,7 +27,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))     # which PYTHO
 import bench_clean as bench
 
 from gristmill.jobs import clusters as duplicates
-from gristmill.jobs import decide, dedup, engine, recipe
+from gristmill.jobs import decide, dedup, engine, recipe, storage
 from gristmill.udfs import kernels_clusters
 from gristmill.udfs.texts import Texts, from_codes
 
@@ -131,14 +133,52 @@ def copies(table, times):
     return pa.concat_tables(out)
 
 
+class Peaks(bench.Peak):
+    """The largest resident memory while the block runs, in MB: of a worker, of Spark's JVM (on one machine it is driver and
+    executor), and what this process, the driver in Python, takes beyond what it had before."""
+
+    def __enter__(self):
+        self.jvm, self.driver, self._before = 0.0, 0.0, resident(os.getpid())
+        return super().__enter__()
+
+    def _watch(self):
+        again = threading.Thread(target=super()._watch, daemon=True)
+        again.start()
+        while not self._stop.wait(0.1):
+            self.driver = max(self.driver, resident(os.getpid()) - self._before)
+            for process in pathlib.Path("/proc").glob("[0-9]*"):
+                try:
+                    if parent(process.name) == os.getpid() and "org.apache.spark" in (process / "cmdline").read_text():
+                        self.jvm = max(self.jvm, resident(process.name))
+                except (OSError, IndexError, ValueError):
+                    continue
+        again.join()
+
+    def __str__(self):
+        return f"peak memory: a worker {self.mb:.0f} MB, the JVM {self.jvm:.0f} MB, the driver in Python {self.driver:.0f} MB on top"
+
+
+def resident(pid):
+    """MB of a process that are in memory."""
+    return int(pathlib.Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def parent(pid):
+    return int(pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 def whole(settings, table, workdir, parts):
-    """(seconds, peak MB of a worker, passport) of the job on Spark."""
+    """(seconds, peaks, passport) of the job on Spark."""
     bench.ingested(table, workdir, parts)
+    url = str(workdir / "ingest/passport.json")
+    sealed = storage.read_json(url)
+    sealed["bytes"]["kept"] = table["text"].nbytes             # from which `dedup` takes how many buckets there are
+    storage.write_json(url, sealed)
     shutil.rmtree(workdir / "dedup", ignore_errors=True)
-    with bench.Peak() as peak:
+    with Peaks() as peaks:
         start = time.perf_counter()
         sealed = dedup.run(settings.model_copy(update={"workdir": str(workdir)}), "spark")
-        return time.perf_counter() - start, peak.mb, sealed
+        return time.perf_counter() - start, peaks, sealed
 
 
 def simulate(documents, size=4200, bands=21, rows=6, largest=10**6, seed=1):
@@ -210,16 +250,16 @@ def main():
     settings = recipe.parse({"name": "bench", "workdir": "unset", "raw": {"path": "unset"}, "dedup": {}})
     whole(settings, table.slice(0, 400), bench.WORK / "warm", cores)
     runs = [whole(settings, table, bench.WORK / "dedup", 4 * cores) for _ in range(3)]
-    seconds, peak, sealed = sorted(runs, key=lambda run: run[0])[1]
+    seconds, peaks, sealed = sorted(runs, key=lambda run: run[0])[1]
     print(f"dedup on Spark, median of {', '.join(f'{run[0]:.1f}' for run in runs)} s: {size / seconds:.1f} MB/s, "
-          f"{sealed['rows']['dropped']:,} dropped, worker peak {peak:.0f} MB")
+          f"{sealed['rows']['dropped']:,} dropped; {peaks}")
     print("seconds by step: " + ", ".join(f"{name} {value:.1f}" for name, value in sealed["seconds_by_step"].items()))
     for name, per_mb in loops.items():
         print(f"{name} would take {per_mb * size:.0f} s: {per_mb * size / seconds:.1f} times as long")
     if not given.no_growth:
-        ten, ten_peak, more = whole(settings, copies(table, given.times), bench.WORK / "ten", 4 * cores * given.times)
+        ten, peaks, more = whole(settings, copies(table, given.times), bench.WORK / "ten", 4 * cores * given.times)
         print(f"{given.times} times the documents: {ten:.1f} s, {ten / seconds:.2f} times the time; {more['rows']['dropped']:,} dropped; "
-              f"worker peak {ten_peak:.0f} MB")
+              f"{peaks}")
         print("seconds by step: " + ", ".join(f"{name} {value:.1f}" for name, value in more["seconds_by_step"].items()))
         print(f"{size * given.times / 1e3 / (ten * cores / 3600):.1f} GB a core-hour end to end")
     print(json.dumps({"mb_per_second": round(size / seconds, 2)} | {name: round(v * size / seconds, 1) for name, v in loops.items()}))

@@ -1,6 +1,7 @@
 """decontaminate: what counts as a piece of a benchmark item, by hand and by a slow twin; faults; what it catches on real items."""
 
 import gzip
+import io
 import json
 import re
 import unicodedata
@@ -13,8 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as tries
 from hypothesis import strategies as st
+from rich.console import Console
 
-from gristmill.jobs import clean, decontaminate, ingest, passport, recipe
+from gristmill.jobs import clean, decontaminate, explain, ingest, passport, recipe
 from gristmill.udfs import kernels_overlap, letters, overlap, registry
 from gristmill.udfs.characters import BITS, HAN, INVISIBLE, KANA, LETTER, UNASSIGNED
 from gristmill.udfs.errors import InputError, OutputError, RecipeError
@@ -392,6 +394,46 @@ def test_end_to_end_drop(world):
     assert en["ignored"] == 0
     assert any("zh#0" in note for note in done["limits"])
     assert any("4 texts are shorter" in note for note in done["limits"])
+
+
+def explained(act, *arguments):
+    console = Console(file=io.StringIO(), width=400)
+    act(console, *arguments)
+    return re.sub(r"[\s│]+", " ", console.file.getvalue())
+
+
+def test_explain_names_the_items_and_the_passages(world):
+    jsonl(world / "en.jsonl", [{"task_id": "[b]En/7", "prompt": QUESTION}])
+    hostile = QUESTION.replace("breakfast every", "breakfast\n\x1b\x07every")
+    documents(world, ["clean", f"[/b] {hostile} {CHINESE}", f"Q: {QUESTION}"])
+    parsed = settings(world, [world / "zh.jsonl.gz", world / "en.jsonl"])
+    with pytest.raises(OutputError, match=r"no passport\.json"):
+        explain.rule(Console(file=io.StringIO()), parsed, "decontaminate", 5)
+    run(parsed)
+    text = explained(explain.document, parsed, "d1")
+    assert "decontaminate: dropped" in text
+    passage = QUESTION.replace("breakfast every", "breakfast↵ ‹U+001B›‹U+0007›every").rstrip(".")
+    assert f"failed decontaminate holds 100.0% of the n-grams of en#[b]En/7: {passage} " in text
+    size = len(re.sub("[，？]", "", CHINESE)) - 29                       # and one of the item's other text
+    assert f"failed decontaminate holds {size / (size + 1):.1%} of the n-grams of zh#1: {CHINESE[:-1]} " in text
+    assert "\x1b" not in text
+    assert "decontaminate: kept" in explained(explain.document, parsed, "d0")
+    table = explained(explain.rule, parsed, "decontaminate", 5)
+    assert "decontaminate: dropped 2 documents" in table
+    assert f"d2 100.0% en#[b]En/7: {QUESTION.rstrip('.')} 0" in table
+    assert f"d1 100.0% en#[b]En/7: {passage} 1" in table
+    assert "\x1b" not in table
+    with pytest.raises(InputError, match="no document with id 'nobody'"):
+        explain.document(Console(file=io.StringIO()), parsed, "nobody")
+
+
+def test_explain_where_documents_are_marked(world):
+    parsed = settings(world, world / "en.jsonl", section={"action": "mark"})
+    run(parsed)
+    assert "contaminated: ['en#En/7']" in explained(explain.document, parsed, "d2")
+    assert "decontaminate: dropped 0 documents" in explained(explain.rule, parsed, "decontaminate", 5)
+    with pytest.raises(RecipeError, match="Did you mean 'decontaminate'"):
+        explain.rule(Console(), parsed, "decontaminated", 5)
 
 
 def test_mark_keeps_everything(world):

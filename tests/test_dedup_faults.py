@@ -1,37 +1,52 @@
-"""`dedup` on Spark with executors killed in each of its phases, and killed altogether and run again: nothing changes."""
+"""`dedup` killed in the middle of each of its phases, an executor of it or all of it, and run again: nothing changes."""
 
 import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
 import planted
-from gristmill.jobs import dedup, ingest, passport
+from gristmill.jobs import clusters, dedup, ingest, passport
 from gristmill.udfs.errors import GristmillError
 from test_dedup import rows, settings, write
-from test_engines import command
 
-PHASES = ("sketch", "keys", "connect", "decide")
+KILLED = Path(__file__).resolve().parent / "killed.py"
+# What dies, in which of its calls, and the phases that are over by then.
+DEATHS = [
+    ("Bucket.emit.3", []), ("Bucket.reduce.2", []), ("Meet.emit.2", ["keys"]), ("Meet.reduce.2", ["keys"]),
+    ("Connect.1", ["against", "keys"]), ("Decide.emit.3", ["against", "connect", "keys"]),
+    ("Decide.reduce.2", ["against", "connect", "keys"]), ("write.1", ["against", "connect", "keys"]),
+    ("Apply.3", ["against", "connect", "decide", "keys"]),
+]
+EXECUTORS = ["Bucket.reduce.2", "Meet.emit.2", "Connect.1", "Decide.reduce.2", "Apply.3"]      # each of the phases; a new executor takes seconds
+LATE = [("seal.1", ["against", "connect", "decide", "keys"]), ("remove.1", ["against", "connect", "decide", "keys"])]
 
 
 @pytest.fixture
 def whole(tmp_path, monkeypatch):
-    """(recipe, its file, the folder with what must come out) of a corpus in several parts."""
+    """(recipe, its file, the folder with what must come out) of a corpus in several parts and a release before it."""
     monkeypatch.setattr(ingest, "LEAST", 50_000)
-    raw = write(tmp_path / "raw", planted.corpus(11, 400, lengths=(200, 800)), 12)
-    expected = settings(tmp_path, raw, "whole")
+    monkeypatch.setattr(clusters, "LEAST", 1)
+    texts = planted.corpus(11, 400, lengths=(200, 800))
+    before = settings(tmp_path, write(tmp_path / "before-raw", {f"b{id_}": text for id_, text in texts.items() if id_ < "0150"}, 3), "before")
+    ingest.run(before, "local")
+    dedup.run(before, "local")
+    raw = write(tmp_path / "raw", {id_: text for id_, text in texts.items() if id_ >= "0100"}, 12)
+    against = [str(tmp_path / "before/dedup")]
+    expected = settings(tmp_path, raw, "whole", against=against)
     ingest.run(expected, "local")
     dedup.run(expected, "local")
-    parsed = settings(tmp_path, raw, "out")
+    parsed = settings(tmp_path, raw, "out", against=against)
     ingest.run(parsed, "local")
     path = tmp_path / "r.yaml"
     path.write_text(yaml.safe_dump(parsed.model_dump(), allow_unicode=True), encoding="utf-8")
     assert len(list((tmp_path / "out/ingest/kept").iterdir())) >= 4
+    (tmp_path / "marks").mkdir()
     return parsed, path, tmp_path / "whole/dedup"
 
 
@@ -42,52 +57,41 @@ def same(one, other):
 
 
 def test_an_executor_killed_in_every_phase(whole, tmp_path, spark):
+    """The executor that runs a phase's task is killed from within it, once a phase; the others do not notice."""
     import pyspark
 
     _, path, expected = whole
     home = Path(pyspark.__file__).parent
-    job = Path(__file__).resolve().parent.parent / "jobs/dedup.py"
     process = subprocess.Popen(
-        [str(home / "bin/spark-submit"), "--master", "local-cluster[2,1,1024]", "--conf", "spark.ui.enabled=false", str(job), str(path)],
+        [str(home / "bin/spark-submit"), "--master", "local-cluster[2,1,1024]", "--conf", "spark.ui.enabled=false", "--conf", "spark.shuffle.io.retryWait=200ms", str(KILLED), str(path),
+         "spark", str(tmp_path / "marks"), *EXECUTORS],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
         env={**os.environ, "SPARK_HOME": str(home), "PYSPARK_PYTHON": sys.executable, "PYTHONSAFEPATH": "1"})
-    work, killed = tmp_path / "out/dedup/_work", []
-
-    def executors():
-        return subprocess.run(["pgrep", "-s", str(process.pid), "-f", "CoarseGrainedExecutorBackend"], capture_output=True, text=True).stdout.split()
-
     try:
-        waiting = ["start", *PHASES]         # kill one as soon as the phase before has ended, which is when the next one runs
-        for _ in range(15000):
-            if process.poll() is not None:
-                break
-            found = executors()
-            if waiting and len(found) == 2 and (work.exists() if waiting[0] == "start" else (work / f"{waiting[0]}.json").exists()):
-                os.kill(int(found[len(waiting) % 2]), signal.SIGKILL)
-                killed.append(waiting.pop(0))
-            time.sleep(0.02)
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=400)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 0, out.decode()[-3000:]
-    assert len(killed) >= 3, killed           # a phase may be over before the executor that was lost is there again
+    assert not [name for name in EXECUTORS if not (tmp_path / "marks" / name).exists()]
     same(tmp_path / "out/dedup", expected)
 
 
-@pytest.mark.parametrize("phase", [*PHASES, "parts"])
-def test_killed_and_run_again(whole, tmp_path, phase):
+@pytest.mark.parametrize(("death", "over"), [*DEATHS, *LATE])
+def test_killed_and_run_again(whole, tmp_path, death, over):
     parsed, path, expected = whole
-    folder = tmp_path / "out/dedup"
-    process = command("dedup", str(path), "--engine", "local")
-    for _ in range(6000):
-        done = any((folder / "_parts").glob("*.json")) if phase == "parts" else (folder / f"_work/{phase}.json").exists()
-        if done or process.poll() is not None:
-            break
-        time.sleep(0.005)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    if not (folder / "passport.json").exists():          # it may have been too quick for us
+    folder, temporary = tmp_path / "out/dedup", tmp_path / "temporary"
+    temporary.mkdir()
+    process = subprocess.run([sys.executable, str(KILLED), str(path), "local", str(tmp_path / "marks"), death],
+                             capture_output=True, env={**os.environ, "TMPDIR": str(temporary)})
+    assert process.returncode == -signal.SIGKILL, process.stderr.decode()[-3000:]
+    assert sorted(file.stem.partition("-")[0] for file in (folder / "_work").glob("*.json")) == over
+    assert list(temporary.iterdir()) == []               # the shuffle's texts went with the process
+    sketched = {file.name: pq.read_metadata(file).num_rows for file in (folder / "_work/sketches").glob("[!.]*.parquet")}
+    of = {file.name: pq.read_metadata(file).num_rows for file in (tmp_path / "out/ingest/kept").glob("*.parquet")}
+    assert sketched.items() <= of.items()                # whole, or not there
+    assert len(sketched) == (2 if death == "Bucket.emit.3" else len(of))
+    if death != "remove.1":                              # of a folder that is sealed
         with pytest.raises(GristmillError, match="has not finished"):
             passport.read(str(folder))
     dedup.run(parsed, "local")
