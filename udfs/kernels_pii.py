@@ -9,10 +9,11 @@ from gristmill.udfs.kernels import jit
 from gristmill.udfs.kernels_view import letter
 
 # Kinds of windows; what a match of each must contain stands at the function that finds them.
-DIGITS, LONG, CODE, ADDRESS, MAIL, TOKEN, BANK, PLATE, DECIMAL, CUE, BLOCK = (1 << k for k in range(11))
+DIGITS, LONG, CODE, ADDRESS, MAIL, TOKEN, WALLET, BANK, PLATE, DECIMAL, CUE, BLOCK = (1 << k for k in range(12))
 ASSIGNED, DIGIT, LETTER = range(3)           # what must follow a cue
 BEFORE, AFTER = 10, 16        # characters of a window around a number: letters and signs before it, an extension after it
 LONGEST_BLOCK = 8400
+STARTS = tuple(ord(c) for c in "skrkpkAKASAIALghgiglxohfLTnpdoey")       # the first two characters of keys
 
 
 @jit
@@ -187,10 +188,7 @@ def _assigned(codes, mark, first, last, heads, cues, cue_ends):
 
 @jit
 def _cue(codes, mark, first, last, heads, cues, cue_ends, follow):
-    """CUE: from the cue, with a DIGIT or a LETTER within 26 characters after it, or from the sign of ASSIGNED, with a cue before it.
-
-    A digit may also stand before the cue: 1990年3月7日出生.
-    """
+    """CUE: from the cue, with a LETTER within 26 characters or a DIGIT there or before it (1990年出生); or from the sign of ASSIGNED."""
     if follow == ASSIGNED:
         return _assigned(codes, mark, first, last, heads, cues, cue_ends)
     size = _cue_at(codes, mark, last, heads, cues, cue_ends)
@@ -200,41 +198,40 @@ def _cue(codes, mark, first, last, heads, cues, cue_ends, follow):
     return 0, 0, mark + 1
 
 
-@jit
-def _begins(c, kind, follow):
-    """Whether a window of this kind may be found from a place with this character."""
-    digit, mark = 48 <= c < 58, c == 46 or c == 58 or c == 45
+def begins(kind, cues, follow):
+    """bool[65536]: characters from which a window of a kind may be found; none for TOKEN and WALLET, which need no places."""
+    found = np.zeros(65536, np.bool_)
     if kind <= CODE or kind == BANK:
-        return digit
-    if kind == ADDRESS:
-        return mark
-    if kind == MAIL:
-        return c == 64 or c == 40 or c == 91
-    if kind == DECIMAL:
-        return c == 46 or c == 0xB0 or c == 0x7EAC or c == 0x7DEF
-    if kind == CUE and follow == ASSIGNED:
-        return c == 58 or c == 61 or c == 0xFF1A
-    return c == 45 if kind == BLOCK else c > 64
+        marks = "0123456789"
+    elif kind == CUE:
+        marks = ":=\uff1a" if follow == ASSIGNED else "".join(cue[0] + cue[0].upper() for cue in cues)
+    else:
+        marks = {ADDRESS: ".:-", MAIL: "@([", DECIMAL: ".\xb0\u7eac\u7def", BLOCK: "-"}.get(kind, "")
+    found[[ord(c) for c in marks]] = True
+    if kind == PLATE:
+        found[0x4E00:0xA000] = True
+    return found
 
 
 @jit
 def windows(codes, offsets, found, kind, provinces, countries, heads, cues, cue_ends, follow):
     """(starts, ends, owners) int64[m] of the windows of one kind, in order and apart; positions in `codes`, owners are texts.
 
-    `found` are the `places`; `provinces` bool of U+4E00 on, begin number plates, `countries` an IBAN; the others are the cues of kind CUE.
+    `found` are the places from which they begin (`begins`); `provinces` bool of U+4E00 on, begin number plates, `countries` an IBAN;
+    the others are the cues of kind CUE.
     """
-    size = (len(codes) // 20 if kind == TOKEN else len(found)) + 2
+    size = (len(codes) // 20 if kind == TOKEN or kind == WALLET else len(found)) + 2
     starts, ends, owners, m, p = np.empty(size, np.int64), np.empty(size, np.int64), np.empty(size, np.int64), 0, 0
     for i in range(len(offsets) - 1):
         first, last = offsets[i], offsets[i + 1]
-        if kind == TOKEN:
-            m = _tokens(codes, first, last, i, starts, ends, owners, m)
+        if kind == TOKEN or kind == WALLET:
+            m = _tokens(codes, first, last, i, kind, starts, ends, owners, m)
             continue
         done = first
         while p < len(found) and found[p] < last:
             at = found[p]
             p += 1
-            if at < done or not _begins(codes[at], kind, follow):
+            if at < done:
                 continue
             low, high, done = 0, 0, at + 1
             if kind <= CODE:
@@ -260,23 +257,42 @@ def windows(codes, offsets, found, kind, provinces, countries, heads, cues, cue_
 
 
 @jit
-def _tokens(codes, first, last, owner, starts, ends, owners, m):
-    """TOKEN: twenty letters, digits, dashes or underscores in a row, with a letter, and with digits or both cases among them."""
+def _key(codes, low, high, first):
+    """Whether a row may be a key: it begins as keys do, or stands after a point (SG.…, the parts of a JWT)."""
+    for k in range(0, len(STARTS), 2):
+        if codes[low] == STARTS[k] and codes[low + 1] == STARTS[k + 1]:
+            return True
+    return low > first and codes[low - 1] == 46
+
+
+@jit
+def _wallet(codes, low, high, first):
+    """Whether twenty letters and digits, at the row's start or after a dash, begin as addresses of wallets do: 1, 3, T, bc1, 0x."""
+    for at in range(low, high - 19):
+        c = codes[at]
+        if (c == 49 or c == 51 or c == 84 or c | 32 == 98 or c == 48) and (at == low or codes[at - 1] == 45):
+            k = at
+            while k < high and codes[k] != 45 and codes[k] != 95:
+                k += 1
+            if k - at >= 20:
+                return True
+    return False
+
+
+@jit
+def _tokens(codes, first, last, owner, kind, starts, ends, owners, m):
+    """TOKEN and WALLET: a row of twenty letters, digits, dashes or underscores that may be a key, or may be an address of a wallet."""
     at = first + 19                         # a row of twenty has one of every twenty places
     while at < last:
         if not _in_token(codes[at]):
             at += 20
             continue
-        low, high, small, large, digits = at, at, 0, 0, 0
+        low, high = at, at
         while low > first and _in_token(codes[low - 1]):
             low -= 1
         while high < last and _in_token(codes[high]):
             high += 1
-        for k in range(low, high):
-            digits += 48 <= codes[k] < 58
-            small += 97 <= codes[k] < 123
-            large += 65 <= codes[k] < 91
-        if high - low >= 20 and (small and large or digits and (small or large)):
+        if high - low >= 20 and (_key(codes, low, high, first) if kind == TOKEN else _wallet(codes, low, high, first)):
             m = _add(starts, ends, owners, m, low - 8, high + 8, first, last, owner)
         at = high + 20
     return m

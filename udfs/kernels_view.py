@@ -78,6 +78,10 @@ def view(data, ends, table, astral, out, places, shifts, references):
             if a < 128:
                 c = table[a]
                 k += 1
+                if 0 <= c < MARK and a != 38 and shift == noted:
+                    out[m] = c                              # nearly all English
+                    m += 1
+                    continue
                 if a == 38:
                     value, more = _reference(data, k - 1, end)
                     if more:

@@ -70,14 +70,18 @@ RANK = {name: n for n, name in enumerate([*ENTITIES, *(KEYS[key] for key in NAME
 
 def _windows(view: View, entity: Entity) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(starts, ends, owners) of the windows of all its kinds."""
-    kinds = [1 << k for k in range(11) if entity.kinds >> k & 1]
-    known = (*_beginnings(), *_cues(entity.cues, entity.follow), entity.follow)
-    found = [kernels_pii.windows(view.codes, view.offsets, view.places, kind, *known) for kind in kinds]
+    known, found = (*_beginnings(), *_cues(entity.cues, entity.follow), entity.follow), []
+    for kind in (1 << k for k in range(12) if entity.kinds >> k & 1):
+        places = view.places[_begins(kind, entity.cues, entity.follow)[view.marks]]
+        found.append(kernels_pii.windows(view.codes, view.offsets, places, kind, *known))
     if len(found) == 1:
         return found[0]
     starts, ends, owners = (np.concatenate(columns) for columns in zip(*found, strict=True))
     order = np.argsort(starts, kind="stable")
     return kernels_view.merged(starts[order], ends[order], owners[order])
+
+
+_begins = functools.cache(kernels_pii.begins)
 
 
 @functools.cache

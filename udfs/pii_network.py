@@ -1,7 +1,7 @@
 """What names a person or opens a door on a network: addresses, credentials, keys, wallets, places."""
 
 from gristmill.udfs import pii_checks as checks
-from gristmill.udfs.kernels_pii import ADDRESS, ASSIGNED, BLOCK, CUE, DECIMAL, MAIL, TOKEN
+from gristmill.udfs.kernels_pii import ADDRESS, ASSIGNED, BLOCK, CUE, DECIMAL, MAIL, TOKEN, WALLET
 from gristmill.udfs.pii_entities import Entity, pattern, words
 
 PIECES = {
@@ -49,9 +49,9 @@ NETWORK = (
         ("pairs", r"(?<![0-9A-Za-z:\-])[0-9A-Fa-f]{2}([:\-])(?:[0-9A-Fa-f]{2}\1){4}[0-9A-Fa-f]{2}(?![0-9A-Za-z:]|-[0-9A-Fa-f])", 0.7),
         ("Cisco", r"(?<![0-9A-Za-z.])[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}(?![0-9A-Za-z.])", 0.3)),
         words("mac|物理地址|网卡|ethernet|hardware address"), (), checks.mac),
-    Entity("CRYPTO", TOKEN, (
+    Entity("CRYPTO", WALLET, (
         ("Bitcoin, Tron", pattern(r"<START>[13T][1-9A-HJ-NP-Za-km-z]{25,34}<END>"), 0.5),
-        ("Bitcoin, Bech32", pattern(r"<START>(?:bc1[ac-hj-np-z02-9]{11,71}|BC1[AC-HJ-NP-Z02-9]{11,71})<END>"), 0.5),
+        ("Bitcoin, Bech32", pattern(r"<START>(?:bc1[ac-hj-np-z02-9]{17,71}|BC1[AC-HJ-NP-Z02-9]{17,71})<END>"), 0.5),
         ("Ethereum", pattern(r"<START>0[xX][0-9A-Fa-f]{40}<END>"), 0.6)),
         words("钱包|比特币|以太坊|wallet|bitcoin|btc|ethereum|eth|usdt"), (), checks.wallet),
     Entity("API_KEY", TOKEN | CUE | BLOCK, (

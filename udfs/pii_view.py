@@ -46,7 +46,7 @@ def tables(marks: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 class View:
-    """The view of a batch: `codes` int32[m], `offsets` int64[n + 1], and `places` int32[p], where one of the marks stands."""
+    """The view of a batch: `codes` int32[m], `offsets` int64[n + 1], and `places` int32[p], where a mark stands, `marks` int32[p]."""
 
     def __init__(self, texts: Texts, marks: str = ""):
         data, ends = texts.utf8
@@ -55,6 +55,7 @@ class View:
         shifts, references = np.empty((size + len(texts) + 1, 2), np.int32), np.empty((size // 4 + 1, 2), np.int32)
         self.offsets, p, s, r = kernels_view.view(data, ends, *tables(marks), codes, places, shifts, references)
         self.codes, self.places = codes[: self.offsets[-1]], places[:p].copy()
+        self.marks = self.codes[self.places]
         self._shifts, self._references = shifts[:s].copy(), references[:r].copy()
 
     def slice(self, start: int, end: int) -> str:
