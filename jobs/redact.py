@@ -230,7 +230,7 @@ def limits(source: str, found: dict[str, dict[str, Any]]) -> list[str]:
     stays = sorted(name for name, one in found.items() if one["action"] == "none" and one["values"])
     if stays:
         out.append(f"values of {', '.join(stays)} are in the text as they were (none)")
-    return [*out, f"{source} and the folders before it hold the values"]
+    return [*out, f"the values stand in {source} and the folders before it"]
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """`redact` end to end: what is written, what is counted, that nothing found leaks, the same on every engine, run twice, killed."""
 
 import json
-import os
 import signal
-import time
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -12,8 +12,7 @@ import yaml
 
 import pii_planted
 from gristmill.jobs import ingest, passport, recipe, redact, report
-from gristmill.udfs.errors import AssetError, ErrorRateError, InputError, RecipeError
-from test_engines import command
+from gristmill.udfs.errors import AssetError, ErrorRateError, InputError, OutputError, RecipeError
 
 KEY = "k" * 32
 SECTION = {"email": "mask", "phone_cn": "mask", "id_card_cn": "hash", "bank_card": "fake", "wechat": "remove", "ip": "none", "api_key": "drop", "key_env": "PII_KEY"}
@@ -258,24 +257,25 @@ def test_engines_agree(tmp_path, corpus, engine, request, monkeypatch):
     assert one[2]["entities"] == other[2]["entities"]
 
 
-def test_killed_and_run_again(tmp_path, corpus, monkeypatch):
+@pytest.mark.parametrize(("death", "done"), [("Redact.1", 0), ("Redact.3", 2), ("seal.1", None)])
+def test_killed_and_run_again(tmp_path, corpus, monkeypatch, death, done):
     monkeypatch.setattr(ingest, "LEAST", 20_000)
     raw = {"path": str(tmp_path / "raw"), "id": "url", "file_mb": 0.01}
     kept, dropped, sealed = run(tmp_path, corpus, name="whole", raw=raw)
     parsed = settings(tmp_path, SECTION, "out", raw=raw)
     ingest.run(parsed, "local")
-    folder = tmp_path / "out/redact"
-    process = command("redact", str(tmp_path / "out.yaml"), "--engine", "local")
-    for _ in range(12000):
-        if any((folder / "_parts").glob("*.json")) or process.poll() is not None:
-            break
-        time.sleep(0.005)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    if not (folder / "passport.json").exists():
-        with pytest.raises(Exception, match="has not finished"):
-            passport.read(str(folder))
-    assert redact.run(parsed, "local")["digest"] == sealed["digest"]
+    folder, parts = tmp_path / "out/redact", len(list((tmp_path / "out/ingest/kept").iterdir()))
+    (tmp_path / "marks").mkdir()
+    killed = Path(__file__).with_name("killed.py")
+    process = subprocess.run([sys.executable, str(killed), str(tmp_path / "out.yaml"), "local", str(tmp_path / "marks"), death], capture_output=True)
+    assert process.returncode == -signal.SIGKILL, process.stderr.decode()[-2000:]
+    assert parts > 3
+    assert len(list((folder / "_parts").glob("*.json"))) == (parts if done is None else done)
+    with pytest.raises(OutputError, match="has not finished"):
+        passport.read(str(folder))
+    again = redact.run(parsed, "local")
+    assert again["digest"] == sealed["digest"]
+    assert again["resumed_parts"] == (parts if done is None else done)
     assert (rows(folder / "kept"), rows(folder / "dropped")) == (kept, dropped)
 
 
