@@ -3,7 +3,6 @@
 import gzip
 import json
 import random
-import time
 
 import pyarrow as pa
 import pytest
@@ -117,11 +116,9 @@ def test_every_entity_has_a_key_and_context_in_both_directions():
     "1" * 200_000, "1 " * 100_000, "a@" * 50_000, "a." * 60_000 + "@", "微信" * 30_000, "1.1." * 40_000, ":" * 100_000, "ab:" * 40_000, "-----BEGIN " * 10_000,
     "(at)" * 30_000, "京A" * 40_000, "GB12" * 40_000, "39.123 " * 30_000, "&#" * 50_000, "token=" * 20_000 + "x", "138-" * 30_000, "+" * 60_000, "x" * 300_000,
     "eyJ" + "a" * 100_000, "QQ:" * 30_000, "born 1" * 20_000, "http://" * 20_000 + "@", "\u200b" * 200_000 + "1", "0x" + "f" * 100_000], ids=lambda text: text[:12])
-def test_hostile_text_costs_what_its_length_does(text):
-    """Twice the text, about twice the time; a pattern that backtracks would take hours, and Presidio's clock would end it."""
-    start = time.perf_counter()
-    windows([text])
-    assert time.perf_counter() - start < 60          # two orders above what it takes: this ends a test that hangs, it measures nothing
+def test_hostile_text_ends(text):
+    """A pattern that backtracks would take hours: Presidio's clock ends it, and that is an error here (the test below)."""
+    assert len(windows([text])) == 1
 
 
 def test_a_pattern_that_times_out_is_an_error_and_not_silence(monkeypatch):
