@@ -8,7 +8,7 @@ import numpy as np
 
 from gristmill.jobs import embedding
 from gristmill.jobs.clusters import Banding, masks
-from gristmill.jobs.recipe import Dedup
+from gristmill.jobs.sections import Dedup
 
 CATCH = 0.99         # the least probability with which a pair at the threshold shares a band
 WEIGHTS = (0.5, 0.9, 0.99, 0.999, 0.9999)    # of a missed pair against a needless candidate, which the exact comparison pays for

@@ -38,16 +38,14 @@ class Clean:
                 result = self.stage(batch, seconds)
                 summary.add(found, summary.of_result(result.table, result.kept, self.units, self.group(result.table)))
                 keep.write(result.table.filter(result.kept))
-                gone = result.table.filter(~result.kept)
-                text = gone.schema.get_field_index("text")
-                drop.write(gone.set_column(text, "text", stage.hide(gone["text"], self.stage.dropped_text)))
+                drop.write(stage.hidden(result.table.filter(~result.kept), self.stage.dropped_text))
         seconds["read, count and write"] = time.perf_counter() - start - sum(seconds.values())
         found["seconds"] = seconds
         passport.finish(self.folder, part.name, found)
 
     def group(self, table) -> np.ndarray:
         """object[n]: the language that each document is counted under; what its script says where `language` did not run."""
-        column = next((name for name in table.column_names if name.endswith("language_label")), None)
+        column = next((name for name in table.column_names if name.rpartition(".")[2].endswith("language_label")), None)
         if column is None:
             labels = Texts(table["text"]).languages
         else:
@@ -63,7 +61,7 @@ def run(settings: recipe.Recipe, engine_name: str = "spark", overwrite: bool = F
     start, steps = time.perf_counter(), recipe.steps(settings)
     source, folder = storage.join(settings.workdir, "ingest"), storage.join(settings.workdir, "clean")
     parent = passport.read(source)
-    compiled = stage.compile_stage(steps, settings.dropped_text, settings.score_dropped)
+    compiled = stage.compile_stage(steps, settings.dropped_text, settings.score_dropped, settings.raw.kind)
     identity = {
         "stage": "clean", "recipe": settings.name, "seed": settings.seed, "parents": {"ingest": parent["digest"]}, "clean": settings.clean,
         "dropped_text": settings.dropped_text, "score_dropped": settings.score_dropped, "assets": dict(compiled.assets),

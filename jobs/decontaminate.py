@@ -54,8 +54,7 @@ class Decontaminate:
                 summary.add(found, summary.of_result(result, stays, {}, np.array([], object)))
                 keep.write(result.filter(pa.array(stays)))
                 gone = result.filter(pa.array(~stays))
-                text = gone.schema.get_field_index("text")
-                drop.write(gone.set_column(text, "text", stage.hide(gone["text"], self.dropped_text)))
+                drop.write(stage.hidden(gone, self.dropped_text))
         found["only"] = dict(found["rules"])      # one document names the rule once for each item
         found["seconds"] = {"overlap": seconds, "read, count and write": time.perf_counter() - start - seconds}
         passport.finish(self.folder, part.name, found | {"documents": dict(documents), "items": sorted(items)})

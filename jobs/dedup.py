@@ -13,12 +13,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from gristmill.jobs import banding, engine, lines, parts, passport, past, phases, recipe, sketches, storage, survivors
+from gristmill.jobs import banding, engine, lines, parts, passport, past, phases, recipe, sections, sketches, storage, survivors
 
 
 def run(settings: recipe.Recipe, engine_name: str = "spark", overwrite: bool = False) -> dict[str, Any]:
     """Deduplicate the output of the section before; returns the passport. Raises a GristmillError and leaves the folder unsealed."""
-    start, wanted = time.perf_counter(), settings.dedup or recipe.Dedup()
+    start, wanted = time.perf_counter(), settings.dedup or sections.Dedup()
     parent, folder = settings.parent("dedup"), storage.join(settings.workdir, "dedup")
     how, bands = sketches.sketching(wanted, settings.seed), banding.banding(wanted)
     before, releases = passport.read(parent), past.releases(wanted.against)
@@ -52,7 +52,7 @@ def run(settings: recipe.Recipe, engine_name: str = "spark", overwrite: bool = F
     return sealed
 
 
-def warm(wanted: recipe.Dedup, texts: list[str]) -> None:
+def warm(wanted: sections.Dedup, texts: list[str]) -> None:
     """Deduplicate a few texts in a temporary folder, so that the kernels are compiled before the first worker needs them."""
     with tempfile.TemporaryDirectory() as folder:
         table = pa.table({"id": [str(n) for n in range(2 * len(texts))], "text": texts + [text + " more" for text in texts]})

@@ -13,7 +13,8 @@ from rich.text import Text
 
 from gristmill.jobs import differences, parts, samples, storage
 from gristmill.jobs.differences import ELSEWHERE, FIRST, SAME, SECOND, SKIPPED, Comparison
-from gristmill.jobs.recipe import Dedup, Recipe
+from gristmill.jobs.recipe import Recipe
+from gristmill.jobs.sections import Dedup
 from gristmill.udfs import shingles
 
 RULES = ("exact", "near")        # rules whose evidence is the id of a document that stays

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from gristmill.jobs import clusters, exchange, parts, sketches, storage
-from gristmill.jobs.recipe import Lines
+from gristmill.jobs.sections import Lines
 from gristmill.jobs.sketches import Source
 from gristmill.udfs import repeated
 from gristmill.udfs.texts import Texts

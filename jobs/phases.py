@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from gristmill.jobs import clusters, decide, embedding, engine, exchange, past, recipe, sketches, storage
+from gristmill.jobs import clusters, decide, embedding, engine, exchange, past, sections, sketches, storage
 from gristmill.jobs.sketches import Source
 
 
@@ -26,7 +26,7 @@ def once(folder: str, phase: str, act: Any) -> float:
 
 
 def run(
-    engine_name: str, sources: Sequence[Source], wanted: recipe.Dedup, how: sketches.Sketching, bands: clusters.Banding, work: str,
+    engine_name: str, sources: Sequence[Source], wanted: sections.Dedup, how: sketches.Sketching, bands: clusters.Banding, work: str,
     text: int, mark: str,
 ) -> dict[str, float]:
     """Everything up to what becomes of each document; seconds by phase. `text`: bytes of the new documents, which `mark` names."""

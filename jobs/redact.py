@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gristmill.jobs import engine, parts, passport, recipe, stage, storage, summary
+from gristmill.jobs import engine, parts, passport, recipe, sections, stage, storage, summary
 from gristmill.udfs import redaction, registry
 from gristmill.udfs.errors import GristmillError, InputError, RecipeError
 from gristmill.udfs.pii_values import value
@@ -36,7 +36,7 @@ class Redact:
     """The task: one part of the parent in, one file of kept and one of dropped documents out."""
 
     folder: str
-    entities: dict[str, recipe.Entity]
+    entities: dict[str, sections.Entity]
     models: dict[str, str]
     key: bytes | None
     samples: int
@@ -62,8 +62,7 @@ class Redact:
                 summary.add(found, counted)
                 keep.write(result.filter(pa.array(stays)).select(schema.names))
                 gone = result.filter(pa.array(~stays))
-                text = gone.schema.get_field_index("text")
-                drop.write(gone.set_column(text, "text", stage.hide(gone["text"], self.dropped_text)).select(schema.names))
+                drop.write(stage.hidden(gone, self.dropped_text).select(schema.names))
         found["seconds"] = {"redact": seconds, "read, count and write": time.perf_counter() - start - seconds}
         passport.finish(self.folder, part.name, found | {"values": dict(values), "documents": dict(documents), "samples": shown})
 

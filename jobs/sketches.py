@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gristmill.jobs import embedding, parts, storage
-from gristmill.jobs.recipe import HIGHEST, Dedup
+from gristmill.jobs.sections import HIGHEST, Dedup
 from gristmill.udfs import fold, keepers, kernels_keepers, kernels_sha1, kernels_shingle, shingles
 from gristmill.udfs.errors import InputError
 from gristmill.udfs.texts import Texts

@@ -10,9 +10,10 @@ import pyarrow as pa
 import pydantic
 
 from gristmill.udfs import registry
+from gristmill.udfs.dialogues import SLOTS
 from gristmill.udfs.errors import GristmillError
 
-RULE = re.compile(r"^\s*([A-Za-z_]\w*)\s*(<=|>=|==|!=|<|>)\s*(\S.*?)\s*$")
+RULE = re.compile(r"^\s*([A-Za-z_]\w*(?:\.\w+)?)\s*(<=|>=|==|!=|<|>)\s*(\S.*?)\s*$")
 NUMBER = re.compile(r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$")
 LANGUAGE = re.compile(r"^([a-z]{2,3}|default)$")
 
@@ -34,7 +35,8 @@ class Step:
 
     name: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    column: str = ""              # the first column that a score makes: its name, or what `as` says
+    column: str = ""              # the first column that a score makes: its name (with the slot's before it), or what `as` says
+    slot: str = ""                # of a fine-tuning row: whose messages it is about (dialogues.SLOTS); '' for all of them
     rules: tuple[Rule, ...] = ()
 
     @property
@@ -50,6 +52,8 @@ class Step:
     def _renamed(self, name: str) -> str:
         if name.startswith(self.name):
             return self.column + name.removeprefix(self.name)
+        if self.slot and self.column == f"{self.slot}.{self.name}":
+            return f"{self.slot}.{name}"
         return name if self.column == self.name else f"{self.column}_{name}"
 
 
@@ -83,8 +87,8 @@ def explain(item: Any, model: type[pydantic.BaseModel], prefix: str = "") -> str
     return f"{prefix}{place}: {item['msg'][0].lower()}{item['msg'][1:]}, not {item['input']!r}"
 
 
-def parse(items: list[Any]) -> tuple[list[Step], list[str]]:
-    """The steps of a list, and what is wrong with the others; a rule may only name a score that an earlier step made."""
+def parse(items: list[Any], kind: str = "pretrain") -> tuple[list[Step], list[str]]:
+    """The steps of a list for rows of a kind, and what is wrong with the others; a rule may only name a score that an earlier step made."""
     found: list[Step] = []
     mistakes: list[str] = []
     made: dict[str, Any] = {}
@@ -101,10 +105,11 @@ def parse(items: list[Any]) -> tuple[list[Step], list[str]]:
             mistakes += wrong
             found.append(Step("keep", rules=tuple(rules)))
             continue
-        step, wrong = _operator_step(str(name), value, f"{place}.{name}")
+        step, wrong = _operator_step(str(name), value, place, kind)
         mistakes += wrong
-        if step is None and name in registry.operators():   # its rules further down shall not be reported as well
-            made.setdefault(str(name), registry.OPERATORS[str(name)].dtype)
+        bare = str(name).rpartition(".")[2]
+        if step is None and bare in registry.operators():   # its rules further down shall not be reported as well
+            made.setdefault(str(name), registry.OPERATORS[bare].dtype)
         if step:
             again = [column for column in step.columns() if column in made]
             if again:
@@ -114,16 +119,21 @@ def parse(items: list[Any]) -> tuple[list[Step], list[str]]:
     return found, mistakes
 
 
-def _operator_step(name: str, value: Any, place: str) -> tuple[Step | None, list[str]]:
+def _operator_step(written: str, value: Any, place: str, kind: str) -> tuple[Step | None, list[str]]:
     operators = registry.operators()
+    slot, _, name = written.rpartition(".")
     if name not in operators:
-        return None, [f"{place.removesuffix('.' + name)}: no operator '{name}'.{nearest(name, [*operators, 'keep'])}"]
+        return None, [f"{place}: no operator '{written}'.{nearest(name, [*operators, 'keep'])}"]
+    mistake = _unfit(operators[name], slot, kind)
+    if mistake:
+        return None, [f"{place}.{written}: {mistake}"]
+    place = f"{place}.{written}"
     operator = operators[name]
     if value is not None and not isinstance(value, dict):
         return None, [f"{place}: parameters are a map such as {{{next(iter(operator.parameters.model_fields), 'n')}: …}}, not {value!r}"]
     given = dict(value or {})
-    column = given.pop("as", name)
-    if not isinstance(column, str) or not column.isidentifier():
+    column = given.pop("as", written)
+    if not isinstance(column, str) or column != written and not column.isidentifier():
         return None, [f"{place}.as: a column's name is letters, digits and '_', not {column!r}"]
     try:
         parameters = registry.check_parameters(operator, given)
@@ -140,7 +150,25 @@ def _operator_step(name: str, value: Any, place: str) -> tuple[Step | None, list
         return None, list(dict.fromkeys(explain(item, operator.parameters, f"{place}.") for item in tried or error.errors()))
     except GristmillError as error:
         return None, [f"{place}: {error}"]
-    return Step(name, parameters, column), []
+    return Step(name, parameters, column, slot=slot), []
+
+
+def _unfit(operator: registry.Operator, slot: str, kind: str) -> str:
+    """Why an operator cannot work on this slot of rows of this kind, or ''."""
+    if slot and slot not in SLOTS[kind]:
+        if kind == "pretrain":
+            return f"documents have no '{slot}'; fine-tuning rows have, with `raw: {{kind: conversations}}` or another kind"
+        return f"rows of kind {kind} have no '{slot}'.{nearest(slot, SLOTS[kind])}"
+    if operator.kind == "transform" and slot == "reference":
+        return "a transform changes messages, and `reference` is none"
+    if operator.of == "dialogues":
+        if kind == "pretrain":
+            return "is for fine-tuning rows, `raw: {kind: conversations}` or another kind, and these are documents"
+        if operator.kinds and kind not in operator.kinds:
+            return f"is for rows of kind {' or '.join(operator.kinds)}, and these are {kind}"
+        if slot:
+            return f"looks at whole rows: write `{operator.name}`"
+    return ""
 
 
 def _rules(value: Any, made: Mapping[str, Any], later: list[Any], place: str) -> tuple[list[Rule], list[str]]:

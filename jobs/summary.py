@@ -12,6 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gristmill.udfs.dialogues import Dialogues, kind_of
+
 SMALL = 200            # bins from 0 to 1; above that, which no ratio is, 16 bins a doubling
 BINS = 1 << 15         # more than there can be: the largest double is in bin 16,584
 MODULUS = 1 << 128
@@ -76,13 +78,18 @@ def of_result(table: pa.Table, kept: np.ndarray, units: Mapping[str, str], langu
         rows=len(table), kept=int(kept.sum()), dropped=int((~kept).sum()), rules=dict(rules), only=dict(only),
         errors=sum(count for rule, count in rules.items() if rule.startswith("error:")),
         bytes=int(sizes.sum()), kept_bytes=int(sizes[kept].sum()), tokens=int(tokens.sum()), kept_tokens=int(tokens[kept].sum()),
-        digest=f"{digest(table['id'], text, failed):032x}",
+        digest=f"{digest(table['id'], _content(table), failed):032x}",
     )
     names = list(dict.fromkeys(languages))
     groups = np.searchsorted(np.sort(names), languages) if names else np.empty(0, np.int64)
     for name, unit in units.items():
         found["scores"][name] = _distribution(table[name], unit, sorted(names), groups)
     return found
+
+
+def _content(table: pa.Table) -> pa.Array | pa.ChunkedArray:
+    """What makes each row what it is: a document's text, and all of a fine-tuning row's messages and labels."""
+    return table["text"] if kind_of(table.schema) == "pretrain" else Dialogues(table).everything()
 
 
 def of_documents(table: pa.Table, kept: bool) -> dict[str, Any]:

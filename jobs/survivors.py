@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gristmill.jobs import decide, lines, parts, passport, recipe, sketches, stage, storage, summary
+from gristmill.jobs import decide, lines, parts, passport, sections, sketches, stage, storage, summary
 from gristmill.jobs.sketches import Source
 from gristmill.udfs import repeated
 from gristmill.udfs.texts import Texts
@@ -26,7 +26,7 @@ class Apply:
     folder: str
     fates: str
     frequent: str                    # where the lines that go are; '' where none do
-    wanted: recipe.Dedup
+    wanted: sections.Dedup
     how: sketches.Sketching
     dropped_text: str
 
@@ -59,8 +59,7 @@ class Apply:
                 summary.add(found, counted)
                 out["kept"].write(result.filter(stays).select(schema.names))
                 dropped = result.filter(~stays)
-                text = dropped.schema.get_field_index("text")
-                out["dropped"].write(dropped.set_column(text, "text", stage.hide(dropped["text"], self.dropped_text)).select(schema.names))
+                out["dropped"].write(stage.hidden(dropped, self.dropped_text).select(schema.names))
                 out["index"].write(index.filter(stays))
             if self.frequent:
                 listed = lines.listed(removed)

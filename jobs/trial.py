@@ -11,7 +11,7 @@ import yaml
 from rich.console import Console
 
 from gristmill.jobs import dedup, recipe, stage
-from gristmill.jobs.recipe import Dedup
+from gristmill.jobs.sections import Dedup
 from gristmill.jobs.steps import explain, nearest
 from gristmill.udfs import assets, overlap, registry
 from gristmill.udfs.errors import GristmillError, InputError, RecipeError

@@ -1,10 +1,11 @@
 """Speed and memory of `dedup` on Spark, against datasketch's MinHashLSH and a run in datatrove's four steps with as many processes.
 
-    scripts/bench dedup [--mb 36] [--plain-mb 4] [--times 10] [--no-growth]
+    scripts/bench dedup [--mb 36] [--plain-mb 4] [--times 10] [--no-growth] [--datatrove PYTHON]
     scripts/bench dedup --simulate 100000000
 
-The corpus is bench_clean.py's. Its copies for the growth are in other letters each, so that they are no duplicates of one
-another and have as many of their own. Every figure is of this run on this machine; compare ratios, not seconds.
+PYTHON is one of an environment with datatrove[processing,io] and spacy; it is then timed itself, on all of the text,
+after three runs of ours. The corpus is bench_clean.py's. Its copies for the growth are in other letters each, so that they are no
+duplicates of one another and have as many of their own. Every figure is of this run on this machine; compare ratios, not seconds.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import os
 import pathlib
 import re
 import shutil
+import subprocess
 import sys
 import threading
 import time
@@ -22,6 +24,7 @@ import time
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))     # which PYTHONSAFEPATH keeps out
 import bench_clean as bench
@@ -118,6 +121,17 @@ def plain_four_steps(texts, processes):
             if one == other:
                 parent[find(j)] = find(i)
     return sum(find(i) != i for i in range(len(made)))
+
+
+def datatrove(python, table, workdir, processes):
+    """{step: seconds} of datatrove itself on as many files as processes."""
+    shutil.rmtree(workdir, ignore_errors=True)
+    (workdir / "corpus").mkdir(parents=True)
+    for k in range(processes):
+        pq.write_table(table.take(np.arange(k, len(table), processes)), workdir / f"corpus/{k}.parquet")
+    script = pathlib.Path(__file__).with_name("datatrove_minhash.py")
+    command = [python, script, workdir / "corpus", workdir / "work", str(processes)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
 
 
 def copies(table, times):
@@ -225,6 +239,7 @@ def main():
     options.add_argument("--plain-mb", type=float, default=4)
     options.add_argument("--times", type=int, default=10)
     options.add_argument("--no-growth", action="store_true")
+    options.add_argument("--datatrove", metavar="PYTHON")
     options.add_argument("--simulate", type=int, metavar="DOCUMENTS")
     given = options.parse_args()
     if given.simulate:
@@ -250,6 +265,10 @@ def main():
     settings = recipe.parse({"name": "bench", "workdir": "unset", "raw": {"path": "unset"}, "dedup": {}})
     whole(settings, table.slice(0, 400), bench.WORK / "warm", cores)
     runs = [whole(settings, table, bench.WORK / "dedup", 4 * cores) for _ in range(3)]
+    if given.datatrove:
+        peer = datatrove(given.datatrove, table, bench.WORK / "datatrove", cores)
+        loops["datatrove"] = sum(peer.values()) / size
+        print("datatrove itself: " + ", ".join(f"{name} {value:.1f}" for name, value in peer.items()) + f", {sum(peer.values()):.1f} s")
     seconds, peaks, sealed = sorted(runs, key=lambda run: run[0])[1]
     print(f"dedup on Spark, median of {', '.join(f'{run[0]:.1f}' for run in runs)} s: {size / seconds:.1f} MB/s, "
           f"{sealed['rows']['dropped']:,} dropped; {peaks}")

@@ -7,7 +7,7 @@ import pytest
 
 import planted
 from gristmill.jobs import banding, bloom, clusters, dedup, exchange, ingest, past, phases, sketches
-from gristmill.jobs.recipe import Dedup
+from gristmill.jobs.sections import Dedup
 from gristmill.udfs import kernels_clusters
 from test_dedup import rows, run, settings, write
 

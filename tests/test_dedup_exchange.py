@@ -13,7 +13,7 @@ import pytest
 
 import planted
 from gristmill.jobs import banding, clusters, exchange, parts, sketches
-from gristmill.jobs.recipe import Dedup
+from gristmill.jobs.sections import Dedup
 
 SPOOL = """
 import sys, time

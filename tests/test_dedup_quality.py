@@ -11,7 +11,7 @@ import pytest
 
 import planted
 from gristmill.jobs import banding, clusters
-from gristmill.jobs.recipe import Dedup
+from gristmill.jobs.sections import Dedup
 from gristmill.udfs import kernels_shingle, shingles
 from gristmill.udfs.texts import Texts
 from shared import rows as labelled

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from gristmill.jobs import amend, charts, clean, findings, page, parts, passport, recipe, report, samples, storage, summary
+from gristmill.jobs import amend, charts, clean, findings, page, parts, passport, recipe, report, samples, sections, storage, summary
 from gristmill.jobs.steps import Rule
 
 SECRET = "张三的电话是13800001111"
@@ -103,7 +103,7 @@ def numbers(rows=100, dropped=0, rules=None, only=None, scores=None, steps=None,
     """A passport by hand."""
     rules = rules or {}
     errors = sum(count for rule, count in rules.items() if rule.startswith("error:"))
-    made = recipe.Recipe(name="r", workdir="w", raw=recipe.Raw(path="x"), clean=steps, **more).model_dump()
+    made = recipe.Recipe(name="r", workdir="w", raw=sections.Raw(path="x"), clean=steps, **more).model_dump()
     return {
         "stage": "clean", "rows": {"rows": rows, "kept": rows - dropped, "dropped": dropped, "errors": errors},
         "tokens": {"in": 9, "kept": 8}, "bytes": {"in": 10**6, "kept": 10**6},
@@ -176,7 +176,7 @@ def test_twenty_scores_without_their_folder(tmp_path):
     scores["language_label"] = {"zh": {"n": 30, "nulls": 0, "labels": {f"<{n}>": n for n in range(1, 30)}}}
     steps = [*scores, {"keep": [f"score_{n} <= 0.3" for n in range(20)]}, {"keep": ["language_label != '<3>'"]}]
     sealed = numbers(15000, 900, {f"score_{n} <= 0.3": 40 * n for n in range(20)}, {}, scores, steps)
-    wanted = recipe.Recipe(name="r", workdir=str(tmp_path), raw=recipe.Raw(path="x"), clean=steps)
+    wanted = recipe.Recipe(name="r", workdir=str(tmp_path), raw=sections.Raw(path="x"), clean=steps)
     checker = checked(report.write(wanted, "clean", sealed))
     assert sum(tag == "svg" for tag in checker.tags) == 20
     order = [text for text in checker.text if re.fullmatch(r"score_\d+", text)]
@@ -197,7 +197,7 @@ def test_ingest_names_reasons_sources_and_sizes(tmp_path):
         one = summary.add(summary.of_documents(kept, True), summary.of_documents(bad, False))
         passport.finish(folder, f"part-0000{k}", one)
         summary.add(found, one)
-    wanted = recipe.Recipe(name="r", workdir=str(tmp_path), raw=recipe.Raw(path="x"))
+    wanted = recipe.Recipe(name="r", workdir=str(tmp_path), raw=sections.Raw(path="x"))
     details = {"recipe": wanted.model_dump(), "files": 5, "limits": ["column 'x' is JSON text here"]}
     sealed = passport.seal(folder, "ingest", {}, found, expected_rows=None, max_error_rate=1, details=details, seconds=1)
     text = "".join(checked(report.write(wanted, "ingest", sealed)).text)

@@ -2,6 +2,8 @@
 
     @transform            text[n] -> text[n]      changes text, never measures
     @score(dtype)         text[n] -> dtype[n]     measures, never drops
+
+A score with of="dialogues" gets a batch of fine-tuning rows (dialogues.py) in place of their texts.
 """
 
 import ast
@@ -21,6 +23,7 @@ import pyarrow.compute as pc
 import pydantic
 
 from gristmill.udfs import assets
+from gristmill.udfs.dialogues import Dialogues
 from gristmill.udfs.errors import RecipeError
 from gristmill.udfs.texts import Texts
 
@@ -40,6 +43,8 @@ class Operator:
     unit: str = ""                              # "ratio" (0 to 1), "count" or the unit's name; for reports
     extra: Mapping[str, pa.DataType] = field(default_factory=dict)
     each: str | None = None                     # a parameter with a list of values: one column a value, name_value
+    of: str = "texts"                           # or "dialogues"
+    kinds: tuple[str, ...] = ()                 # of rows that a dialogue score is for; () for all
 
     @functools.cached_property
     def parameters(self) -> type[pydantic.BaseModel]:
@@ -83,7 +88,7 @@ class Operator:
         values = next(iter(values.values())) if isinstance(values, Mapping) else values
         return {f"{self.name}_{value}": self.dtype for value in values}
 
-    def __call__(self, texts: Texts, **parameters: Any) -> Any:
+    def __call__(self, texts: Texts | Dialogues, **parameters: Any) -> Any:
         """A transform gives text[n]; a score gives {column: array[n]}. Null in, null out; one result a row, always."""
         result = self.function(texts, **parameters)
         if self.kind == "transform":
@@ -95,7 +100,7 @@ class Operator:
             raise TypeError(f"{self.name} made {list(result)}, not {list(columns)}")
         return {name: self._checked(texts, result[name], dtype) for name, dtype in columns.items()}
 
-    def _checked(self, texts: Texts, result: Any, dtype: pa.DataType) -> pa.Array:
+    def _checked(self, texts: Texts | Dialogues, result: Any, dtype: pa.DataType) -> pa.Array:
         if isinstance(result, pa.ChunkedArray):
             result = result.combine_chunks()
         array = result if isinstance(result, pa.Array) else pa.array(result, from_pandas=True)
@@ -133,9 +138,12 @@ def transform(function: Callable[..., Any]) -> Operator:
     return _register(Operator(function.__name__, "transform", function))
 
 
-def score(dtype: pa.DataType, unit: str = "", each: str | None = None, **extra: pa.DataType) -> Callable[[Callable[..., Any]], Operator]:
-    """Register text[n] -> dtype[n]. `extra` columns, or one column for each value of the parameter `each`, come as a dict."""
-    return lambda function: _register(Operator(function.__name__, "score", function, dtype, unit, extra, each))
+def score(
+    dtype: pa.DataType, unit: str = "", each: str | None = None, of: str = "texts", kinds: tuple[str, ...] = (), **extra: pa.DataType
+) -> Callable[[Callable[..., Any]], Operator]:
+    """Register text[n] -> dtype[n], or dialogues[n] -> dtype[n]. `extra` columns, or one for each value of the parameter `each`, come as
+    a dict."""
+    return lambda function: _register(Operator(function.__name__, "score", function, dtype, unit, extra, each, of, kinds))
 
 
 @functools.cache
@@ -153,7 +161,7 @@ def by_language(value: Any, language: str) -> Any:
     return value[language] if language in value else value["default"]
 
 
-def apply(operator: Operator, texts: Texts, parameters: Mapping[str, Any], languages: np.ndarray | None = None) -> Any:
+def apply(operator: Operator, texts: Texts | Dialogues, parameters: Mapping[str, Any], languages: np.ndarray | None = None) -> Any:
     """Run an operator whose parameters may differ by language, object[n]; documents of an unlisted language get null, or stay.
 
     An optional parameter falls back to the function's default instead. Raises whatever the operator raises.
@@ -185,18 +193,20 @@ def apply(operator: Operator, texts: Texts, parameters: Mapping[str, Any], langu
         return operator(texts, **groups[0][1])
     order = np.argsort(np.concatenate([np.flatnonzero(mask) for mask, _ in groups])) if groups else np.empty(0, np.int64)
     parts = [_group(operator, texts, mask, chosen, parameters) for mask, chosen in groups]
-    if operator.kind == "transform":
+    if isinstance(texts, Texts) and operator.kind == "transform":
         return pa.concat_arrays(parts).take(pa.array(order)) if parts else texts.array
     columns = operator.columns(parameters)
     return {name: pa.concat_arrays([part[name] for part in parts]).take(pa.array(order)) if parts else pa.array([], dtype)
             for name, dtype in columns.items()}
 
 
-def _group(operator: Operator, texts: Texts, mask: np.ndarray, chosen: dict[str, Any] | None, parameters: Mapping[str, Any]) -> Any:
+def _group(
+    operator: Operator, texts: Texts | Dialogues, mask: np.ndarray, chosen: dict[str, Any] | None, parameters: Mapping[str, Any]
+) -> Any:
     part = texts.part(mask)
     if chosen is not None:
         return operator(part, **chosen)
-    if operator.kind == "transform":
+    if isinstance(part, Texts) and operator.kind == "transform":
         return part.array
     return {name: pa.nulls(len(part), dtype) for name, dtype in operator.columns(parameters).items()}
 

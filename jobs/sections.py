@@ -1,0 +1,168 @@
+"""The sections of a recipe as pydantic models: strict, frozen, and each key with its default. recipe.py puts them together."""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import pydantic
+
+from gristmill.udfs.pii_entities import KEYS, NAMES
+from gristmill.udfs.shingles import shingling
+
+HIGHEST = re.compile(r"^highest\(\s*([A-Za-z_]\w*(?:\.\w+)?)\s*\)$")
+
+
+class Section(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+
+class Raw(Section):
+    """Where the documents come from, and how they are read; `layout` and `columns` say how a row of another kind than pretrain looks."""
+
+    path: str | list[str]
+    kind: Literal["pretrain", "conversations", "preference", "unpaired", "ranked", "prompts"] = "pretrain"
+    layout: str = "auto"
+    columns: dict[str, str] = {}
+    format: Literal["auto", "jsonl", "json", "csv", "tsv", "parquet", "text", "markdown", "html", "warc"] = "auto"
+    text: str = "text"
+    id: str | None = None
+    licence: str | None = None
+    encoding: str = "auto"
+    document: Literal["file", "line"] = "file"
+    extract: bool = True
+    on_duplicate_id: Literal["ledger", "error"] = "ledger"
+    max_document_bytes: int = pydantic.Field(default=100 * 2**20, gt=0)
+    file_mb: float = pydantic.Field(default=32, gt=0)
+
+
+class Lines(Section):
+    """Lines (or paragraphs, or sentences) that stand in more than `max_documents` documents are removed.
+
+    What has fewer than `min_chars` letters and digits stays (第一章, Introduction), and what is mostly digits (a date).
+    """
+
+    max_documents: int = pydantic.Field(default=50, ge=1)
+    unit: Literal["line", "paragraph", "sentence"] = "line"
+    min_chars: int = pydantic.Field(default=6, ge=1)
+
+
+class Dedup(Section):
+    """Which documents are duplicates, and which one of them stays; jobs/dedup.py has the meaning of each key."""
+
+    exact: Literal["raw", "folded"] | bool = "raw"
+    empty: bool = False
+    method: Literal["jaccard", "simhash", "embedding"] = "jaccard"
+    threshold: float | None = pydantic.Field(default=0.8, gt=0, le=1)
+    shingle: str | dict[str, str] | None = None
+    sketch: Literal["fast", "minhash"] = "fast"
+    values: int = pydantic.Field(default=128, ge=8, le=1024)
+    bands: int | None = pydantic.Field(default=None, ge=1)
+    rows: int | None = pydantic.Field(default=None, ge=1)
+    verify: Literal["exact", "sketch"] = "exact"
+    distance: int = pydantic.Field(default=3, ge=0, le=8)
+    model: str | None = None
+    column: str | None = None
+    keep: str | list[str] = "longest"
+    rehydrate: bool = False
+    lines: Lines | None = None
+    against: list[str] = []
+
+    @pydantic.field_validator("shingle")
+    @classmethod
+    def _shingle(cls, value: Any) -> Any:
+        shingling(value)
+        return value
+
+    @pydantic.field_validator("keep")
+    @classmethod
+    def _keep(cls, value: Any) -> Any:
+        if isinstance(value, str) and value not in ("longest", "shortest", "first") and not HIGHEST.match(value):
+            raise ValueError("longest, shortest, first, highest(SCORE) or a list of sources")
+        return value
+
+    @pydantic.model_validator(mode="after")
+    def _bands(self) -> "Dedup":
+        if (self.bands is None) != (self.rows is None):
+            raise ValueError("bands and rows go together; give both, or neither and let the threshold choose")
+        if (self.method == "embedding") != ((self.model is None) != (self.column is None)):
+            raise ValueError("method: embedding needs `model` (a folder) or `column` (of vectors), one of them; no other method takes any")
+        if self.method == "embedding" and self.threshold is None:
+            raise ValueError("method: embedding needs a threshold, the least cosine")
+        if (self.bands or 0) * (self.rows or 0) > self.values:
+            raise ValueError(f"{self.bands} bands of {self.rows} rows need more values than {self.values}")
+        return self
+
+
+class Decontaminate(Section):
+    """Documents that overlap with items of these benchmarks are dropped, or marked."""
+
+    benchmarks: list[str] = pydantic.Field(min_length=1)
+    action: Literal["drop", "mark"] = "drop"
+    words: int = pydantic.Field(default=13, ge=4)
+    chars: int = pydantic.Field(default=30, ge=8)
+
+
+Action = Literal["mask", "hash", "fake", "remove", "drop", "none"]
+
+
+class Entity(Section):
+    """What is done with one kind of personal data: the least score of a hit, and values that are nobody's (a /regular expression/ too)."""
+
+    action: Action = "mask"
+    threshold: float = pydantic.Field(default=0.5, ge=0, le=1)
+    allow: list[str] = []
+
+    @pydantic.field_validator("allow")
+    @classmethod
+    def _allow(cls, value: list[str]) -> list[str]:
+        for one in value:
+            if one[:1] == one[-1:] == "/":
+                try:
+                    re.compile(one[1:-1])
+                except re.error as error:
+                    raise ValueError(f"{one}: {error}") from None
+        return value
+
+
+class _Redact(Section):
+    """What all entities share: the action of those that have none of their own, the key of `hash` and `fake`, models that find names."""
+
+    default: Action | None = None
+    key_file: str | None = None
+    key_env: str | None = None
+    models: dict[str, str] = {}
+    samples: int = pydantic.Field(default=10, ge=0, le=100)
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _actions(cls, data: Any) -> Any:
+        """`email: mask` is short for `email: {action: mask}`."""
+        if not isinstance(data, Mapping):
+            return data
+        return {key: {"action": value} if key in KEYS and isinstance(value, str) else value for key, value in data.items()}
+
+    def entities(self) -> dict[str, Entity]:
+        """{Presidio's name: what is done}; those of a model only where there is one."""
+        found = {}
+        for key, name in KEYS.items():
+            value = getattr(self, key)
+            if value is None and self.default is not None and (self.models or key not in NAMES):
+                value = Entity(action=self.default)
+            if value is not None:
+                found[name] = value
+        return found
+
+    @pydantic.model_validator(mode="after")
+    def _complete(self) -> "_Redact":
+        found = self.entities()
+        if not found:
+            raise ValueError("names no entity: write for instance `email: mask`, or `default: mask` for all of them")
+        if not self.models and any(KEYS[key] in found for key in NAMES):
+            raise ValueError("person, address and organisation are found by a model: `models: {en: FOLDER, zh: FOLDER}`, of spaCy")
+        keyed = [name for name, one in found.items() if one.action in ("hash", "fake")]
+        if keyed and (self.key_file is None) == (self.key_env is None):
+            raise ValueError("hash and fake need a key: give `key_file` or `key_env`, one of them")
+        return self
+
+
+Redact: Any = pydantic.create_model("Redact", __base__=_Redact, **dict.fromkeys(KEYS, (Entity | None, None)))  # type: ignore[call-overload]
