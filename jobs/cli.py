@@ -53,7 +53,8 @@ def parser() -> argparse.ArgumentParser:
         return one
 
     for name, text in (("run", "every section of the recipe, in order"), ("ingest", "read raw files into Parquet documents"),
-                       ("clean", "normalise, score and keep"), ("dedup", "drop duplicate documents and lines"),
+                       ("clean", "normalise, score and keep"), ("label_conflict", "drop or mark rows that contradict one another"),
+                       ("dedup", "drop duplicate documents and lines"),
                        ("decontaminate", "drop or mark documents that overlap with benchmarks"),
                        ("redact", "find personal data, and mask, hash, replace or remove it")):
         one = command(name, _run, text)

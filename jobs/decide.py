@@ -63,7 +63,8 @@ class Decide:
         """The texts at places[order], null where none is needed, or where another document with the same text sends it."""
         if not self.texts_needed:
             return pa.nulls(len(places), pa.large_string())
-        texts = sketches.taken(source.part.url, places[~same], ["text"])["text"].cast(pa.large_string()).combine_chunks()
+        url = source.part.url
+        texts = sketches.said(sketches.taken(url, places[~same], sketches.columns_of(url, self.how)), self.how).array
         return texts.take(pa.array((np.cumsum(~same) - 1)[order], mask=same[order]))
 
     def reduce(self, bucket: int, tables: Sequence[pa.Table]) -> Iterator[tuple[int, pa.Table]]:

@@ -16,6 +16,7 @@ from gristmill.jobs.differences import ELSEWHERE, FIRST, SAME, SECOND, SKIPPED, 
 from gristmill.jobs.recipe import Recipe
 from gristmill.jobs.sections import Dedup
 from gristmill.udfs import shingles
+from gristmill.udfs.dialogues import Dialogues, of_rows
 
 RULES = ("exact", "near")        # rules whose evidence is the id of a document that stays
 MARKS = {SAME: ("{}", ""), FIRST: ("[-{}-]", "red"), SECOND: ("[+{}+]", "green"), SKIPPED: ("{}", ""),
@@ -34,6 +35,7 @@ def document(console: Console, settings: Recipe, side: str, row: dict[str, Any],
         return
     keepers = list(_keepers(settings, wanted, folder, entry["evidence"]))
     how = next((how for how in (settings.dropped_text, _dropped_text(folder)) if how != "keep"), "keep")
+    row = row | {"text": _said(row, wanted, settings.raw.kind)}
     found = None if how != "keep" else compared(row, keepers, wanted)
     if not keepers:
         places = " or ".join(["dedup/kept", *wanted.against])
@@ -55,11 +57,19 @@ def _keepers(settings: Recipe, wanted: Dedup, folder: str, id_: str) -> Iterator
             notes = [f"The one that stays is stored without {row['lines_removed']:,} of its lines, which are frequent; "
                      + ("here it stands as it was compared." if whole else "they count as differences here.")]
             row["text"] = whole["text"] if whole else row["text"]
-        yield row | {"stored": "dedup/kept", "notes": notes}
+        yield row | {"stored": "dedup/kept", "notes": notes, "text": _said(row, wanted, settings.raw.kind)}
     for url in wanted.against:
         release = url.rstrip("/").removesuffix("/passport.json")
         for row in samples.rows_with_id(storage.join(release, "kept"), id_):
-            yield row | {"stored": f"{release}, a release (dedup.against)", "notes": []}
+            stored = f"{release}, a release (dedup.against)"
+            yield row | {"stored": stored, "notes": [], "text": _said(row, wanted, settings.raw.kind)}
+
+
+def _said(row: dict[str, Any], wanted: Dedup, kind: str) -> str | None:
+    """What was compared of a row."""
+    if wanted.on == "text" or row["text"] is None:
+        return row["text"]
+    return str(Dialogues(of_rows([row], kind)).slot(wanted.on).array[0].as_py())
 
 
 def _dropped_for(folder: str, id_: str, sample: int) -> list[tuple[float, str, str]]:

@@ -118,8 +118,10 @@ def seal(
             f"{folder}: {found['errors']} of {found['rows']} documents failed, over max_error_rate {max_error_rate} ({kinds}); "
             f"not sealed. The ledger in {folder}/dropped says which and why"
         )
+    kind = details.get("recipe", {}).get("raw", {}).get("kind", "pretrain")
     passport = {
-        "format": FORMAT, "stage": stage, "fingerprint": fingerprint(identity), "identity": identity, "digest": found["digest"],
+        "format": FORMAT, "stage": stage, "kind": kind, "fingerprint": fingerprint(identity), "identity": identity,
+        "digest": found["digest"],
         "rows": {key: found[key] for key in ("rows", "kept", "dropped", "errors")},
         "tokens": {"in": found["tokens"], "kept": found["kept_tokens"]}, "bytes": {"in": found["bytes"], "kept": found["kept_bytes"]},
         "rules": found["rules"], "only_rule": found["only"], "scores": found["scores"], "seconds_by_step": found["seconds"],

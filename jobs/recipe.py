@@ -10,11 +10,14 @@ import fsspec
 import pydantic
 import yaml
 
-from gristmill.jobs.sections import Decontaminate, Dedup, Raw, Redact, Section
+from gristmill.jobs.sections import Decontaminate, Dedup, LabelConflict, Raw, Redact, Section
 from gristmill.jobs.steps import Step, explain, nearest
 from gristmill.jobs.steps import parse as parse_steps
-from gristmill.udfs.dialogues import COLUMNS
+from gristmill.udfs.dialogues import COLUMNS, SLOTS
 from gristmill.udfs.errors import RecipeError
+
+FLOW = ("clean", "label_conflict", "dedup", "decontaminate", "redact")
+ASIDE: tuple[str, ...] = ()          # sections that look at rows and change none
 
 
 class Recipe(Section):
@@ -28,17 +31,29 @@ class Recipe(Section):
     dropped_text: Literal["keep", "hash", "none"] = "keep"
     score_dropped: bool = False
     clean: list[Any] | None = None
+    label_conflict: LabelConflict | None = None
     dedup: Dedup | None = None
     decontaminate: Decontaminate | None = None
     redact: Redact | None = None
 
+    @pydantic.model_validator(mode="after")
+    def _of_its_kind(self) -> "Recipe":
+        kind, dedup = self.raw.kind, self.dedup or Dedup()
+        if kind == "pretrain" and self.label_conflict:
+            raise ValueError("label_conflict is for fine-tuning rows, `raw: {kind: conversations}` or another kind")
+        if dedup.on not in ("text", *SLOTS[kind]):
+            raise ValueError(f"dedup.on: rows of kind {kind} have no '{dedup.on}'.{nearest(dedup.on, ['text', *SLOTS[kind]])}")
+        if kind != "pretrain" and dedup.lines:
+            raise ValueError("dedup.lines is for documents: a conversation would lose lines of its answers")
+        return self
+
     def sections(self) -> list[str]:
         """The jobs that this recipe asks for, in the order of the flow."""
-        return ["ingest", *(name for name in ("clean", "dedup", "decontaminate", "redact") if getattr(self, name) is not None)]
+        return ["ingest", *(name for name in FLOW if getattr(self, name) is not None)]
 
     def parent(self, section: str) -> str:
-        """The folder that a section reads: the output of the nearest earlier section that the recipe has."""
-        sections = self.sections()
+        """The folder that a section reads: the output of the nearest earlier section that the recipe has and that makes rows."""
+        sections = [name for name in self.sections() if name == section or name not in ASIDE]
         return f"{self.workdir.rstrip('/')}/{sections[sections.index(section) - 1]}"
 
 

@@ -20,6 +20,8 @@ import pyarrow.compute as pc
 
 from gristmill.jobs import engine, parts, passport, recipe, sections, stage, storage, summary
 from gristmill.udfs import redaction, registry
+from gristmill.udfs.dialogue_strings import MARKS, Joined
+from gristmill.udfs.dialogues import Dialogues, kind_of
 from gristmill.udfs.errors import GristmillError, InputError, RecipeError
 from gristmill.udfs.pii_values import value
 from gristmill.udfs.texts import Texts
@@ -51,8 +53,13 @@ class Redact:
         with parts.Writer(kept, schema) as keep, parts.Writer(dropped, schema) as drop:
             for batch in parts.batches(part.url):
                 began = time.perf_counter()
+                joined = Joined(Dialogues(batch)) if kind_of(batch.schema) != "pretrain" else None
+                if joined:
+                    batch = batch.set_column(batch.schema.get_field_index("text"), "text", joined.text)
                 spans, failed = self.attempt(Texts(batch["text"]))
                 result, stays, counts = self.decided(batch, spans, failed)
+                if joined:
+                    result = parted(joined, result)
                 seconds += time.perf_counter() - began
                 for row, each in enumerate(counts):
                     values.update(each)
@@ -162,7 +169,14 @@ class Redact:
                 low, high = min(low, inside[0].start), max(high, inside[-1].end)
                 near = [other._replace(start=other.start - low, end=other.end - low) for other in inside]
                 (masked,) = redaction.redact([text[low:high]], [near], {other.entity: "mask" for other in near}, None)
-                mine.append({"id": str(batch["id"][row].as_py()), "score": round(span.score, 3), "context": masked})
+                context = "\n".join(line for line in (masked or "").split("\n") if line not in MARKS)
+                mine.append({"id": str(batch["id"][row].as_py()), "score": round(span.score, 3), "context": context})
+
+
+def parted(joined: Joined, result: pa.Table) -> pa.Table:
+    """What became of the joined rows, with their messages again."""
+    rows = joined.parted(result["text"].combine_chunks().cast(pa.large_string()))
+    return pa.table({name: rows[name] if name in rows.column_names else result[name] for name in result.column_names})
 
 
 def run(settings: recipe.Recipe, engine_name: str = "spark", overwrite: bool = False) -> dict[str, Any]:
@@ -203,7 +217,8 @@ def run(settings: recipe.Recipe, engine_name: str = "spark", overwrite: bool = F
              for name, one in entities.items()}
     storage.write_json(storage.join(folder, "samples.json"), shown)
     details = {"parents": {parent["stage"]: parent["fingerprint"]}, "licence": settings.raw.licence, "recipe": settings.model_dump(),
-               "units": UNITS, "engine": engine_name, "resumed_parts": len(finished), "entities": found, "limits": limits(source, found)}
+               "units": UNITS, "engine": engine_name, "resumed_parts": len(finished), "entities": found,
+               "limits": limits(source, found, settings.raw.kind)}
     return passport.seal(folder, "redact", identity, passport.resummarise(folder), expected_rows=parent["rows"]["kept"],
                          max_error_rate=settings.max_error_rate, details=details, seconds=time.perf_counter() - start)
 
@@ -221,9 +236,10 @@ def packages() -> dict[str, str]:
     return {name: metadata.version(name) for name in PACKAGES if name.lower() in there}
 
 
-def limits(source: str, found: dict[str, dict[str, Any]]) -> list[str]:
+def limits(source: str, found: dict[str, dict[str, Any]], kind: str) -> list[str]:
     """What a reader of the passport must know was not done."""
-    out = ["only `text` was looked at: ids and other columns may hold personal data"]
+    seen = "`text`" if kind == "pretrain" else "what messages say, reasoning and the arguments of calls"
+    out = [f"only {seen} was looked at: ids and other columns may hold personal data"]
     if "PERSON" not in found:
         out.append("names, addresses and organisations were not looked for")
     stays = sorted(name for name, one in found.items() if one["action"] == "none" and one["values"])

@@ -23,7 +23,8 @@ from gristmill.jobs.steps import Rule
 
 FILES = 50         # sources that are listed
 MEANINGS = {"error:read": "could not be read", "duplicate_id": "an earlier row has the id", "exact": "the same text as one that stays",
-            "near": "similar to one that stays", "lines": "nothing but frequent lines", "error:redact": "could not be searched"}
+            "near": "similar to one that stays", "lines": "nothing but frequent lines",
+            "label_conflict": "contradicts another row", "error:redact": "could not be searched"}
 
 
 def table(console: Console, stage: str, passport: Mapping[str, Any]) -> None:

@@ -50,6 +50,7 @@ class Dedup(Section):
     """Which documents are duplicates, and which one of them stays; jobs/dedup.py has the meaning of each key."""
 
     exact: Literal["raw", "folded"] | bool = "raw"
+    on: str = "text"
     empty: bool = False
     method: Literal["jaccard", "simhash", "embedding"] = "jaccard"
     threshold: float | None = pydantic.Field(default=0.8, gt=0, le=1)
@@ -91,6 +92,12 @@ class Dedup(Section):
         if (self.bands or 0) * (self.rows or 0) > self.values:
             raise ValueError(f"{self.bands} bands of {self.rows} rows need more values than {self.values}")
         return self
+
+
+class LabelConflict(Section):
+    """Rows that contradict others go, or are marked."""
+
+    action: Literal["drop", "mark"] = "drop"
 
 
 class Decontaminate(Section):
@@ -166,3 +173,92 @@ class _Redact(Section):
 
 
 Redact: Any = pydantic.create_model("Redact", __base__=_Redact, **dict.fromkeys(KEYS, (Entity | None, None)))  # type: ignore[call-overload]
+
+
+class Audit(Section):
+    """Rows that people read: how many, drawn from which strata, read by how many people each, and the share of them that must be good."""
+
+    rows: int | None = pydantic.Field(default=None, ge=1, le=100_000)
+    share: float | None = pydantic.Field(default=None, gt=0, le=1)
+    stratify: list[str] = []
+    allocate: Literal["proportional", "equal"] = "proportional"
+    reviewers: int = pydantic.Field(default=2, ge=1, le=20)
+    threshold: float = pydantic.Field(default=0.95, gt=0, le=1)
+    strict: bool = False
+
+    @pydantic.field_validator("stratify", mode="before")
+    @classmethod
+    def _columns(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @pydantic.model_validator(mode="after")
+    def _size(self) -> "Audit":
+        if self.rows is not None and self.share is not None:
+            raise ValueError("rows and share both say how many rows are drawn: give one of them")
+        return self
+
+
+SHARES = {"train": 0.9, "validation": 0.05, "test": 0.05}        # of a split that names none
+
+
+class Split(Section):
+    """Rows in train, validation and test, whole groups together; jobs/split.py has the meaning of each key."""
+
+    train: float | None = pydantic.Field(default=None, gt=0, le=1)
+    validation: float | None = pydantic.Field(default=None, ge=0, lt=1)
+    test: float | None = pydantic.Field(default=None, ge=0, lt=1)
+    stratify: list[str] = []
+    group: str = "near"
+    slot: str = "prompt"
+    threshold: float = pydantic.Field(default=0.8, gt=0, le=1)
+    keep: str | None = None
+
+    @pydantic.field_validator("stratify", mode="before")
+    @classmethod
+    def _columns(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @pydantic.model_validator(mode="after")
+    def _whole(self) -> "Split":
+        shares = self.shares()
+        if abs(sum(shares.values()) - 1) > 1e-9 or "train" not in shares:
+            raise ValueError(f"train, validation and test are shares of the whole, and these ({', '.join(shares) or 'none'}) sum to "
+                             f"{sum(shares.values()):g}; write for instance `train: 0.9, validation: 0.05, test: 0.05`")
+        return self
+
+    def shares(self) -> dict[str, float]:
+        """{side: its share}, only those that there are."""
+        asked = {side: getattr(self, side) for side in SHARES}
+        return SHARES if set(asked.values()) == {None} else {side: share for side, share in asked.items() if share}
+
+
+class MixSource(Section):
+    """A sealed set that is mixed: the whole of it once, or as its `ratio` or `rate` says."""
+
+    path: str
+    name: str | None = pydantic.Field(default=None, pattern=r"^[^\s:#]+$")
+    ratio: float | str | None = None
+    rate: float | None = pydantic.Field(default=None, ge=0.01, le=10)
+
+    @pydantic.model_validator(mode="after")
+    def _one(self) -> "MixSource":
+        if self.ratio is not None and self.rate is not None:
+            raise ValueError("ratio and rate both say how much is taken: give one of them")
+        if self.parts() is None and not (isinstance(self.ratio, float) and 0 < self.ratio <= 1) and self.ratio is not None:
+            raise ValueError(f"ratio {self.ratio}: write a share of the mixture between 0 and 1, or in quotes how much for how much of the "
+                             "own data, \"1:5\" (without quotes YAML reads 1:5 as 65)")
+        return self
+
+    def parts(self) -> float | None:
+        """How much of this set for one of the own data, of a ratio like "1:5"; None for another."""
+        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*:\s*(\d+(?:\.\d+)?)\s*", self.ratio) if isinstance(self.ratio, str) else None
+        return float(found[2]) / float(found[1]) if found and float(found[1]) * float(found[2]) else None
+
+
+class Mix(Section):
+    """Sealed sets in one; jobs/mix.py has the meaning of each key. The path `self` is the recipe's own output."""
+
+    sources: list[MixSource] = pydantic.Field(min_length=1)
+    by: Literal["rows", "tokens"] = "rows"
+    total: int | None = pydantic.Field(default=None, ge=1)
+    seed: int | None = None

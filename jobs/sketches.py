@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from gristmill.jobs import embedding, parts, storage
 from gristmill.jobs.sections import HIGHEST, Dedup
 from gristmill.udfs import fold, keepers, kernels_keepers, kernels_sha1, kernels_shingle, shingles
+from gristmill.udfs.dialogues import COLUMNS, Dialogues, kind_of
 from gristmill.udfs.errors import InputError
 from gristmill.udfs.texts import Texts
 
@@ -40,6 +41,7 @@ class Sketching:
     empty: bool
     model: str = ""
     column: str = ""
+    on: str = "text"     # or a slot of a fine-tuning row (dialogues.SLOTS)
 
     def plain(self) -> dict[str, Any]:
         """What two sets of sketches must agree in to be compared."""
@@ -47,14 +49,27 @@ class Sketching:
         more: dict[str, dict[str, Any]] = {
             "jaccard": {"sketch": self.sketch, "values": self.values, "seed": self.seed},
             "embedding": {"model": self.model, "column": self.column}}
-        return how | more.get(self.method, {})
+        return how | more.get(self.method, {}) | ({} if self.on == "text" else {"on": self.on})
 
 
 def sketching(dedup: Dedup, seed: int) -> Sketching:
     """From a recipe."""
     exact = dedup.exact if isinstance(dedup.exact, str) else "raw" if dedup.exact else ""
     return Sketching(dedup.method, shingles.shingling(dedup.shingle), dedup.sketch, dedup.values, seed % 2**32, exact, dedup.empty,
-                     dedup.model or "", dedup.column or "")
+                     dedup.model or "", dedup.column or "", dedup.on)
+
+
+def said(table: pa.Table, how: Sketching) -> Texts:
+    """What is compared of each row, Texts[n]."""
+    return Texts(table["text"]) if how.on == "text" else Dialogues(table).slot(how.on)
+
+
+def columns_of(url: str, how: Sketching) -> list[str]:
+    """The columns of a Parquet file that `said` needs."""
+    if how.on == "text":
+        return ["text"]
+    with storage.parquet(url) as file:
+        return list(COLUMNS[kind_of(file.schema_arrow)])
 
 
 def sketch(table: pa.Table, how: Sketching) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -62,7 +77,7 @@ def sketch(table: pa.Table, how: Sketching) -> tuple[np.ndarray, np.ndarray, np.
 
     `raw` is of the text as it is, and 0 only for an empty one that is no duplicate; `exact` is what the recipe calls equal.
     """
-    texts = Texts(table["text"])
+    texts = said(table, how)
     found = shingles.tokens(texts, how.shingling, spans=how.sketch == "minhash")
     hashes, offsets = shingles.shingles(found)
     blank = np.diff(offsets) == 0
@@ -75,7 +90,7 @@ def sketch(table: pa.Table, how: Sketching) -> tuple[np.ndarray, np.ndarray, np.
     if how.method == "simhash":
         made = kernels_shingle.simhash(hashes, offsets)[:, None]
     elif how.method == "embedding":
-        made = embedding.embed(table["text"].to_pylist(), how.model) if how.model else embedding.of_column(table, how.column)
+        made = embedding.embed(texts.array.to_pylist(), how.model) if how.model else embedding.of_column(table, how.column)
     elif how.sketch == "minhash":
         made = shingles.datasketch_minhash(found, how.values, how.seed)
     else:
@@ -179,7 +194,8 @@ class Sketch:
         """What is read of a part."""
         with storage.parquet(url) as file:
             present = file.schema_arrow.names
-        return [name for name in ("id", "text", "source", score(self.keep), self.how.column) if name and name in present]
+        wanted = dict.fromkeys(["id", "text", "source", score(self.keep), self.how.column, *columns_of(url, self.how)])
+        return [name for name in wanted if name and name in present]
 
 
 def binary(bytes_: np.ndarray) -> pa.Array:

@@ -14,6 +14,7 @@ from gristmill.jobs import dedup, recipe, stage
 from gristmill.jobs.sections import Dedup
 from gristmill.jobs.steps import explain, nearest
 from gristmill.udfs import assets, overlap, registry
+from gristmill.udfs.dialogues import Dialogues
 from gristmill.udfs.errors import GristmillError, InputError, RecipeError
 from gristmill.udfs.registry import Operator
 from gristmill.udfs.texts import Texts
@@ -98,6 +99,12 @@ def _flush(operator: Operator, parameters: dict[str, Any], field: str, rows: lis
     out.flush()
 
 
+def _sampled(operator: Operator, samples: list[str | None]) -> Texts | Dialogues:
+    if operator.of == "texts":
+        return Texts(pa.array(samples, pa.large_string()))
+    return Dialogues(stage.sample(samples, (operator.kinds or ("conversations",))[0]))
+
+
 def warm() -> None:
     """Run every operator and every recipe that ships once, so that the kernels are compiled before the first worker needs them."""
     samples = ["Warm 中文，𠀀。\n- two\n\nthree three three", None, "", "<p>a</p> http://a.b &amp; 😀 繁體", "ä½\xa0å¥½",
@@ -105,14 +112,15 @@ def warm() -> None:
     texts = pa.array(samples, pa.large_string())
     for operator in registry.operators().values():
         if not any(field.is_required() for field in operator.parameters.model_fields.values()):
-            registry.apply(operator, Texts(texts), {})
+            registry.apply(operator, _sampled(operator, samples), {})
     for path in sorted(assets.CONF.glob("*.yaml")):
-        steps = recipe.steps(recipe.load(str(path)))
-        stage.compile_stage([step for step in steps if step.name != "keep"])(pa.table({"text": samples}))
+        settings = recipe.load(str(path))
+        steps, kind = [step for step in recipe.steps(settings) if step.name != "keep"], settings.raw.kind
+        stage.compile_stage(steps, kind=kind)(stage.sample(samples, kind))
     item = overlap.Item("warm", ("one two three four five six seven eight nine ten " * 2, "中文" * 20))
     overlap.search(Texts(texts), overlap.index([[item]]))
-    for settings in ({}, {"sketch": "minhash", "verify": "sketch", "exact": "folded"}, {"method": "simhash"}):
-        dedup.warm(Dedup.model_validate(settings), [text for text in samples if text])
+    for how in ({}, {"sketch": "minhash", "verify": "sketch", "exact": "folded"}, {"method": "simhash"}):
+        dedup.warm(Dedup.model_validate(how), [text for text in samples if text])
 
 
 if __name__ == "__main__":

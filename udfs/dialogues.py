@@ -73,7 +73,6 @@ class Dialogues:
     def __init__(self, table: pa.Table, kind: str | None = None):
         self.table = table
         self.kind = kind or kind_of(table.schema)
-        self.cache: dict[str, Any] = {}
         self._slots: dict[str, Texts] = {}
 
     def __len__(self) -> int:
@@ -129,37 +128,43 @@ class Dialogues:
         return np.concatenate(out)
 
     def chosen(self, slot: str) -> np.ndarray:
-        """bool[m]: the messages of a slot. Raises KeyError for a name that is no slot."""
+        """bool[m]: the messages of a slot, of `all` or of the `worst` response. Raises KeyError for another name."""
         if slot == "all":
             return np.ones(len(self.contents), bool)
         if slot in ROLES:
             return self.roles == ROLES.index(slot)
         if slot in ("chosen", "rejected", "completion", "responses"):
             return np.asarray(self.columns == slot)
-        if slot == "response":
-            return self._response()
+        if slot in ("response", "worst"):
+            return self._response(slot == "worst")
         if slot == "prompt":
             return ~self._response() if self.kind == "conversations" else np.asarray(self.columns == "prompt")
         if slot == "question":
             return self._latest(self.chosen("prompt") & (self.roles == ROLES.index("user")))
         raise KeyError(slot)
 
-    def _response(self) -> np.ndarray:
-        """The answer that is trained on: the last message where it is the assistant's, what is chosen, what has the best score."""
+    def _response(self, worst: bool = False) -> np.ndarray:
+        """The answer that is trained on: the last message where it is the assistant's, what is chosen, what has the best score; or the
+        worst of several: what is rejected, what has the least score. Of equal scores the first is the best and the last the worst."""
         if self.kind == "conversations":
-            return self.last & (self.roles == ROLES.index("assistant"))
+            return self.last & (self.roles == ROLES.index("assistant")) & (not worst)
         if self.kind != "ranked":
-            return np.asarray(self.columns == {"preference": "chosen", "unpaired": "completion"}.get(self.kind))
+            column = {"preference": "rejected" if worst else "chosen", "unpaired": "" if worst else "completion"}.get(self.kind)
+            return np.asarray(self.columns == column)
         outer = _whole(self.table["responses"])
-        scores = pc.struct_field(pc.list_flatten(outer), "score").fill_null(-np.inf).to_numpy()
-        parents = pc.list_parent_indices(outer).to_numpy()
-        order = np.lexsort((np.arange(len(scores)), -np.nan_to_num(scores, nan=-np.inf), parents))
-        first = np.ones(len(order), bool)
-        first[1:] = parents[order][1:] != parents[order][:-1]
-        best = np.zeros(len(scores), bool)
-        best[order[first]] = True
+        scores = pc.struct_field(pc.list_flatten(outer), "score").fill_null(np.nan).to_numpy()
+        parents, place = pc.list_parent_indices(outer).to_numpy(), np.arange(len(scores))
+        scored = np.flatnonzero(~np.isnan(scores))
+        order = scored[np.lexsort((place[scored], -scores[scored], parents[scored]))]
+        edge = np.ones(len(order), bool)
+        if worst:
+            edge[:-1] = parents[order][1:] != parents[order][:-1]
+        else:
+            edge[1:] = parents[order][1:] != parents[order][:-1]
+        taken = np.zeros(len(scores), bool)
+        taken[order[edge]] = True
         prompt, responses = self.places
-        return np.concatenate([np.zeros(len(prompt.messages), bool), best[pc.list_parent_indices(responses.lists).to_numpy()]])
+        return np.concatenate([np.zeros(len(prompt.messages), bool), taken[pc.list_parent_indices(responses.lists).to_numpy()]])
 
     def _latest(self, mask: np.ndarray) -> np.ndarray:
         """Of the messages of the mask, the last one in each row."""
@@ -237,12 +242,12 @@ class Dialogues:
             children = {f.name: pc.struct_field(place.messages, f.name) for f in MESSAGE}
             children |= {name: values[start:stop].cast(MESSAGE.field(name).type) for name, values in fields.items()}
             messages = pa.StructArray.from_arrays(list(children.values()), fields=list(MESSAGE))
-            column: pa.Array = _relisted(place.lists, messages)
+            column: pa.Array = relisted(place.lists, messages)
             if COLUMNS[self.kind][place.column] == RESPONSES:
                 outer = _whole(table[place.column])
                 flat = pc.list_flatten(outer)
                 inner = pa.StructArray.from_arrays([column, pc.struct_field(flat, "score")], fields=list(RESPONSES.value_type))
-                column = _relisted(outer, inner)
+                column = relisted(outer, inner)
             table = table.set_column(table.schema.get_field_index(place.column), table.schema.field(place.column), column)
             start = stop
         return Dialogues(with_text(table, self.kind), self.kind)
@@ -270,8 +275,8 @@ def _whole(column: pa.ChunkedArray) -> pa.Array:
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
-def _relisted(lists: pa.Array, values: pa.Array) -> pa.Array:
-    """The lists with other values, as many as before; null lists stay null."""
+def relisted(lists: pa.Array, values: pa.Array) -> pa.Array:
+    """Lists of the same lengths with other values; null lists stay null."""
     lengths = pc.list_value_length(lists).fill_null(0).to_numpy()
     offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
     return pa.ListArray.from_arrays(offsets, values, mask=lists.is_null() if lists.null_count else None)
@@ -280,7 +285,7 @@ def _relisted(lists: pa.Array, values: pa.Array) -> pa.Array:
 def _lists(lists: pa.Array, values: pa.Array | None = None) -> pa.Array:
     """large_string[m]: each list's values, or these instead, in one string; '' for a null."""
     values = (pc.list_flatten(lists) if values is None else values).cast(pa.large_string())
-    return pc.binary_join(_relisted(lists, values.fill_null("")), pa.scalar("\x1c", pa.large_string())).fill_null("")
+    return pc.binary_join(relisted(lists, values.fill_null("")), pa.scalar("\x1c", pa.large_string())).fill_null("")
 
 
 def _between(columns: Iterable[pa.Array], separator: str) -> pa.Array:
