@@ -17,6 +17,7 @@ from gristmill.jobs import differences, explain_duplicate, passport, recipe, sam
 from gristmill.jobs.recipe import Recipe
 from gristmill.jobs.stage import failures
 from gristmill.jobs.steps import RULE, Rule, nearest
+from gristmill.udfs.dialogues import COLUMNS
 from gristmill.udfs.errors import InputError, RecipeError
 from gristmill.udfs.texts import Texts
 
@@ -32,7 +33,7 @@ def document(console: Console, settings: Recipe, id_: str, sample: int = SAMPLE)
         for side in ("kept", "dropped"):
             for row in samples.rows_with_id(storage.join(folder, side), id_):
                 seen = True
-                _show(console, section, side, row)
+                _show(console, section, side, row, settings.raw.kind)
                 if section == "dedup":
                     explain_duplicate.document(console, settings, side, row, sample)
     if not seen:
@@ -71,6 +72,8 @@ def _rule(console: Console, settings: Recipe, folder: str, wanted: str, sample: 
     title = f"{wanted}: dropped {count:,} documents"
     if stage == "dedup":                                  # which gives one reason for a document, and names the one that stays
         names = ["id", *(["similarity", "stays instead"] if wanted in explain_duplicate.RULES else ["value"]), "text"]
+    elif stage == "label_conflict":
+        names = ["id", "contradicts", "one of them", "text"]
     elif stage == "decontaminate":                        # which has one rule, and an entry for each item
         names = ["id", "of the item's n-grams", "item and passage", "other items"]
     else:
@@ -80,7 +83,8 @@ def _rule(console: Console, settings: Recipe, folder: str, wanted: str, sample: 
         column.overflow = "fold"                          # Chinese has no spaces to wrap at
     for id_, row in chosen.rows():
         value = row["evidence"] if row["value"] is None or wanted == "lines" else f"{row['value']:.6g}"
-        cells = {"id": id_, "value": value, "similarity": value, "stays instead": row["evidence"], "other rules": row["also"],
+        cells = {"id": id_, "value": value, "similarity": value, "stays instead": row["evidence"],
+                 "contradicts": value, "one of them": row["evidence"], "other rules": row["also"],
                  "of the item's n-grams": f"{row['value'] or 0:.1%}", "item and passage": differences.visible(row["evidence"] or ""),
                  "other items": row["also"], "text": _snippet(row["text"])}
         table.add_row(*(escape(str(cells[name])) for name in names))
@@ -198,7 +202,7 @@ def _show_what_if(console: Console, new: Rule, replaced: list[Rule], counts: Cou
             console.print(shown)
 
 
-def _show(console: Console, section: str, side: str, row: dict[str, Any]) -> None:
+def _show(console: Console, section: str, side: str, row: dict[str, Any], kind: str) -> None:
     why = row.get("why") or []
     console.print(f"[bold]{section}[/]: {side}")
     for entry in why:
@@ -209,7 +213,11 @@ def _show(console: Console, section: str, side: str, row: dict[str, Any]) -> Non
             said = f"  holds {entry['value']:.1%} of the n-grams of {evidence}"
         console.print(f"  failed  {entry['rule']}{said}", markup=False)
     for name, value in row.items():
-        if name == "why":
+        if name == "why" or name in COLUMNS[kind]:
+            continue
+        if name == "text" and kind != "pretrain" and any(row.get(column) for column in COLUMNS[kind]):
+            for line in samples.spoken(row, kind).split("\n"):
+                console.print(f"  {_snippet(line)}", markup=False, highlight=False)
             continue
         shown = _snippet(value) if isinstance(value, str) else f"{value:.6g}" if isinstance(value, float) else value
         shown = f"{len(value):,} values" if isinstance(value, list) and len(value) > 20 else shown      # a vector

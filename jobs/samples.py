@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from gristmill.jobs import parts, passport, storage
 from gristmill.jobs.steps import Rule
 from gristmill.udfs import kernels
+from gristmill.udfs.dialogues import COLUMNS, MESSAGES, RESPONSES, kind_of
 from gristmill.udfs.texts import Texts
 
 SHOWN = 20         # documents a rule and side
@@ -55,7 +56,9 @@ def pick(urls: Iterable[str], columns: Iterable[str], ranks: Mapping[str, Rank],
     best: dict[str, list[tuple[float, int, str, int, dict[str, Any]]]] = {name: [] for name in ranks}
     for url in urls:
         with storage.parquet(url) as file:
-            there = [name for name in dict.fromkeys(["id", "text", "source", *columns]) if name in file.schema_arrow.names]
+            kind = kind_of(file.schema_arrow)
+            wanted = dict.fromkeys(["id", "text", "source", *columns, *COLUMNS[kind]])
+            there = [name for name in wanted if name in file.schema_arrow.names]
         start = 0
         for batch in parts.batches(url, there):
             hashes = kernels.hash_texts(*Texts(batch["id"]).utf8) ^ np.uint64((seed * 0x9E3779B97F4A7C15) % 2**64)
@@ -76,8 +79,32 @@ def _row(batch: pa.Table, at: int, length: int = LENGTH) -> dict[str, Any]:
     one = batch.slice(at, 1)
     bytes_ = pc.binary_slice(pc.cast(one["text"].combine_chunks(), pa.binary()), 0, 4 * length + 4)[0].as_py()
     text = None if bytes_ is None else bytes_.decode(errors="replace")
+    kind = kind_of(one.schema)
     row = one.drop_columns(["text"]).to_pylist()[0]
+    if kind != "pretrain" and any(row[name] for name in COLUMNS[kind]):
+        text = spoken(row, kind)
     return row | {"text": text and text[:length], "more": text is not None and len(text) > length}
+
+
+def spoken(row: Mapping[str, Any], kind: str) -> str:
+    """A fine-tuning row for people to read: who says what, and what it is labelled with."""
+    out = []
+    for name, dtype in COLUMNS[kind].items():
+        if dtype == MESSAGES and row[name]:
+            out += [f"[{name}]"] if name in ("chosen", "rejected", "completion") else []
+            out += [_line(message) for message in row[name]]
+        elif dtype == RESPONSES and row[name]:
+            for response in row[name]:
+                out += [f"[score {response['score']}]", *(_line(message) for message in response["messages"] or [])]
+        elif name in ("label", "margin", "reference") and row[name] is not None:
+            out.append(f"[{name}] {row[name]}")
+    return "\n".join(out)
+
+
+def _line(message: Mapping[str, Any]) -> str:
+    calls = "".join(f" → {call['name']}({call['arguments'] or ''})" for call in message["tool_calls"] or [])
+    thought = f" ({message['reasoning']})" if message["reasoning"] else ""
+    return f"{message['role']}:{thought} {message['content'] or ''}{calls}"
 
 
 def dropped_by(rule: str) -> Rank:
