@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 from rich.table import Table
 
-from gristmill.jobs import engine, explain, recipe, report, steps, storage, trial
+from gristmill.jobs import catalog, engine, explain, recipe, report, steps, storage, trial
 from gristmill.jobs import run as jobs_run
 from gristmill.udfs import registry
 from gristmill.udfs.errors import GristmillError, RecipeError
@@ -71,6 +71,13 @@ def parser() -> argparse.ArgumentParser:
     one = command("apply", _apply, "one operator over JSONL on standard input", needs_recipe=False)
     one.add_argument("operator", help="a transform replaces the text, a score adds its column")
     one.add_argument("--text", default="text", metavar="FIELD", help="the field that holds the text (default: text)")
+    one = command("catalog", _catalog, "public data sets for mixing and evaluation, with their licences", needs_recipe=False)
+    one.add_argument("name", nargs="?", help="one data set, with the lines of a recipe that read it")
+    for option, text in (("use", "pretrain, sft, preference, kto or evaluation"), ("task", "such as reasoning or code"),
+                         ("industry", "such as finance or law"), ("language", "such as zh"), ("licence", "such as Apache-2.0"),
+                         ("search", "words that its entry has")):
+        one.add_argument(f"--{option}", help=text)
+    one.add_argument("--json", action="store_true", help="as JSON")
     return top
 
 
@@ -121,6 +128,11 @@ def _ops(given: argparse.Namespace) -> None:
 
 def _apply(given: argparse.Namespace) -> None:
     trial.apply(given.operator, given.settings, given.text, sys.stdin.buffer, sys.stdout.buffer)
+
+
+def _catalog(given: argparse.Namespace) -> None:
+    wanted = {name: getattr(given, name) for name in ("name", "use", "task", "industry", "language", "licence", "search")}
+    catalog.show(console, catalog.select(catalog.load(), **wanted), given.json)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import pydantic
 
+from gristmill.jobs.versions import Version
 from gristmill.udfs.pii_entities import KEYS, NAMES
 from gristmill.udfs.shingles import shingling
 
@@ -19,7 +20,12 @@ class Section(pydantic.BaseModel):
 class Raw(Section):
     """Where the documents come from, and how they are read; `layout` and `columns` say how a row of another kind than pretrain looks."""
 
-    path: str | list[str]
+    path: str | list[str] | None = None
+    hub: str | None = None
+    config: str | None = None
+    split: str = "train"
+    revision: str | None = None
+    rows: int | None = pydantic.Field(default=None, gt=0)
     kind: Literal["pretrain", "conversations", "preference", "unpaired", "ranked", "prompts"] = "pretrain"
     layout: str = "auto"
     columns: dict[str, str] = {}
@@ -33,6 +39,15 @@ class Raw(Section):
     on_duplicate_id: Literal["ledger", "error"] = "ledger"
     max_document_bytes: int = pydantic.Field(default=100 * 2**20, gt=0)
     file_mb: float = pydantic.Field(default=32, gt=0)
+
+    @pydantic.model_validator(mode="after")
+    def _one_place(self) -> "Raw":
+        if (self.path is None) == (self.hub is None):
+            raise ValueError("give `path`, files of yours, or `hub`, a data set such as org/name, one of them")
+        stray = sorted(self.model_fields_set & {"config", "split", "revision", "rows"})
+        if self.hub is None and stray:
+            raise ValueError(f"{', '.join(stray)}: only for `hub`")
+        return self
 
 
 class Lines(Section):
@@ -262,3 +277,37 @@ class Mix(Section):
     by: Literal["rows", "tokens"] = "rows"
     total: int | None = pydantic.Field(default=None, ge=1)
     seed: int | None = None
+
+
+class Insight(Section):
+    """What a profile looks for besides what it always does; jobs/insight.py has the meaning of each key."""
+
+    length: int = pydantic.Field(default=4096, ge=1)
+    tokenizer: str | None = None
+    topics: int = pydantic.Field(default=24, ge=0, le=64)
+    model: str | None = None
+    scores: list[Any] = []
+    validation: str | None = None
+    production: str | float | None = None
+    benchmarks: list[str] = []
+    sql: Literal["auto", "duckdb", "spark"] = "auto"
+
+    @pydantic.field_validator("production")
+    @classmethod
+    def _production(cls, value: Any) -> Any:
+        if isinstance(value, float) and not 0 <= value <= 1:
+            raise ValueError("the share of production's dialogues that have several turns, 0 to 1, or a path to some of them")
+        return value
+
+
+class Release(Section):
+    """A version of the rows for others. `columns`: what a trainer needs, `all`, or names of more; `limits`: what users must know."""
+
+    name: str = pydantic.Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    version: Version
+    root: str = "releases"
+    columns: Literal["training", "all"] | list[str] = "training"
+    title: str | None = None
+    description: str = ""
+    limits: list[str] = []
+    shard_mb: float = pydantic.Field(default=256, gt=0)
