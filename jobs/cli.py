@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 from rich.table import Table
 
-from gristmill.jobs import catalog, engine, explain, recipe, report, steps, storage, trial
+from gristmill.jobs import audit_command, audit_report, catalog, engine, explain, recipe, report, steps, storage, trial
 from gristmill.jobs import run as jobs_run
 from gristmill.udfs import registry
 from gristmill.udfs.errors import GristmillError, RecipeError
@@ -71,6 +71,8 @@ def parser() -> argparse.ArgumentParser:
     one = command("apply", _apply, "one operator over JSONL on standard input", needs_recipe=False)
     one.add_argument("operator", help="a transform replaces the text, a score adds its column")
     one.add_argument("--text", default="text", metavar="FIELD", help="the field that holds the text (default: text)")
+    text = "draw rows for people to read, and judge the set by their verdicts"
+    audit_command.arguments(command("audit", lambda given: audit_command.act(given, console), text, needs_recipe=False))
     one = command("catalog", _catalog, "public data sets for mixing and evaluation, with their licences", needs_recipe=False)
     one.add_argument("name", nargs="?", help="one data set, with the lines of a recipe that read it")
     for option, text in (("use", "pretrain, sft, preference, kto or evaluation"), ("task", "such as reasoning or code"),
@@ -90,8 +92,12 @@ def _run(given: argparse.Namespace) -> None:
     for name in wanted:
         found = jobs_run.SECTIONS[name](settings, given.engine, given.overwrite)
         folder = storage.join(settings.workdir, name)
-        page = report.write(settings, name, found)
-        report.table(console, name, found)
+        if name == "audit":
+            page = audit_report.write(folder, found)
+            audit_report.show(console, folder, found)
+        else:
+            page = report.write(settings, name, found)
+            report.table(console, name, found)
         console.print(f"[bold]{name}[/]: sealed in {folder}, report {page}", highlight=False, soft_wrap=True)
 
 

@@ -10,14 +10,14 @@ import fsspec
 import pydantic
 import yaml
 
-from gristmill.jobs.sections import Decontaminate, Dedup, LabelConflict, Raw, Redact, Section
+from gristmill.jobs.sections import Audit, Decontaminate, Dedup, Insight, LabelConflict, Mix, Raw, Redact, Release, Section, Split
 from gristmill.jobs.steps import Step, explain, nearest
 from gristmill.jobs.steps import parse as parse_steps
 from gristmill.udfs.dialogues import COLUMNS, SLOTS
 from gristmill.udfs.errors import RecipeError
 
-FLOW = ("clean", "label_conflict", "dedup", "decontaminate", "redact")
-ASIDE: tuple[str, ...] = ()          # sections that look at rows and change none
+FLOW = ("clean", "label_conflict", "dedup", "decontaminate", "redact", "split", "mix", "insight", "audit", "release")
+ASIDE = ("insight", "audit")         # sections that look at rows and change none
 
 
 class Recipe(Section):
@@ -35,6 +35,11 @@ class Recipe(Section):
     dedup: Dedup | None = None
     decontaminate: Decontaminate | None = None
     redact: Redact | None = None
+    split: Split | None = None
+    mix: Mix | None = None
+    insight: Insight | None = None
+    audit: Audit | None = None
+    release: Release | None = None
 
     @pydantic.model_validator(mode="after")
     def _of_its_kind(self) -> "Recipe":
