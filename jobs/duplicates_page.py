@@ -183,8 +183,8 @@ def _groups(folder: str, chosen: list[str], settings: Recipe, passport: Mapping[
     else:
         intro += (" Of those, only where they differ: <del>struck out</del> is what the dropped one says, <ins>underlined</ins> what the "
                   'one that stays says, <ins class="moved">dotted</ins> what stands elsewhere in the other one.')
-    if passport["recipe"]["dedup"].get("on", "text") != "text":
-        intro += f" Only the <code>{esc(passport['recipe']['dedup']['on'])}</code> of a row was compared; here rows stand whole."
+    if passport["recipe"]["dedup"].get("slot", "text") != "text":
+        intro += f" Only the <code>{esc(passport['recipe']['dedup']['slot'])}</code> of a row was compared; here rows stand whole."
     if passport["recipe"]["dedup"]["lines"] and not hidden:
         intro += " A line that was removed from the one that stays counts as a difference."
     if passport["recipe"]["dedup"]["against"]:

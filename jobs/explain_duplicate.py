@@ -67,9 +67,9 @@ def _keepers(settings: Recipe, wanted: Dedup, folder: str, id_: str) -> Iterator
 
 def _said(row: dict[str, Any], wanted: Dedup, kind: str) -> str | None:
     """What was compared of a row."""
-    if wanted.on == "text" or row["text"] is None:
+    if wanted.slot == "text" or row["text"] is None:
         return row["text"]
-    return str(Dialogues(of_rows([row], kind)).slot(wanted.on).array[0].as_py())
+    return str(Dialogues(of_rows([row], kind)).slot(wanted.slot).array[0].as_py())
 
 
 def _dropped_for(folder: str, id_: str, sample: int) -> list[tuple[float, str, str]]:

@@ -46,8 +46,8 @@ class Recipe(Section):
         kind, dedup = self.raw.kind, self.dedup or Dedup()
         if kind == "pretrain" and self.label_conflict:
             raise ValueError("label_conflict is for fine-tuning rows, `raw: {kind: conversations}` or another kind")
-        if dedup.on not in ("text", *SLOTS[kind]):
-            raise ValueError(f"dedup.on: rows of kind {kind} have no '{dedup.on}'.{nearest(dedup.on, ['text', *SLOTS[kind]])}")
+        if dedup.slot not in ("text", *SLOTS[kind]):
+            raise ValueError(f"dedup.slot: rows of kind {kind} have no '{dedup.slot}'.{nearest(dedup.slot, ['text', *SLOTS[kind]])}")
         if kind != "pretrain" and dedup.lines:
             raise ValueError("dedup.lines is for documents: a conversation would lose lines of its answers")
         return self

@@ -65,7 +65,7 @@ class Dedup(Section):
     """Which documents are duplicates, and which one of them stays; jobs/dedup.py has the meaning of each key."""
 
     exact: Literal["raw", "folded"] | bool = "raw"
-    on: str = "text"
+    slot: str = "text"
     empty: bool = False
     method: Literal["jaccard", "simhash", "embedding"] = "jaccard"
     threshold: float | None = pydantic.Field(default=0.8, gt=0, le=1)

@@ -41,7 +41,7 @@ class Sketching:
     empty: bool
     model: str = ""
     column: str = ""
-    on: str = "text"     # or a slot of a fine-tuning row (dialogues.SLOTS)
+    slot: str = "text"   # or a slot of a fine-tuning row (dialogues.SLOTS)
 
     def plain(self) -> dict[str, Any]:
         """What two sets of sketches must agree in to be compared."""
@@ -49,24 +49,24 @@ class Sketching:
         more: dict[str, dict[str, Any]] = {
             "jaccard": {"sketch": self.sketch, "values": self.values, "seed": self.seed},
             "embedding": {"model": self.model, "column": self.column}}
-        return how | more.get(self.method, {}) | ({} if self.on == "text" else {"on": self.on})
+        return how | more.get(self.method, {}) | ({} if self.slot == "text" else {"slot": self.slot})
 
 
 def sketching(dedup: Dedup, seed: int) -> Sketching:
     """From a recipe."""
     exact = dedup.exact if isinstance(dedup.exact, str) else "raw" if dedup.exact else ""
     return Sketching(dedup.method, shingles.shingling(dedup.shingle), dedup.sketch, dedup.values, seed % 2**32, exact, dedup.empty,
-                     dedup.model or "", dedup.column or "", dedup.on)
+                     dedup.model or "", dedup.column or "", dedup.slot)
 
 
 def said(table: pa.Table, how: Sketching) -> Texts:
     """What is compared of each row, Texts[n]."""
-    return Texts(table["text"]) if how.on == "text" else Dialogues(table).slot(how.on)
+    return Texts(table["text"]) if how.slot == "text" else Dialogues(table).slot(how.slot)
 
 
 def columns_of(url: str, how: Sketching) -> list[str]:
     """The columns of a Parquet file that `said` needs."""
-    if how.on == "text":
+    if how.slot == "text":
         return ["text"]
     with storage.parquet(url) as file:
         return list(COLUMNS[kind_of(file.schema_arrow)])

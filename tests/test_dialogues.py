@@ -278,13 +278,13 @@ PROMPT = "请用三句话介绍一下中国的四大发明以及它们对世界�
 
 def test_near_duplicate_prompts_go_whatever_their_answers(tmp_path, capsys):
     found = [user(PROMPT, "甲" * 80), user(PROMPT.replace("简洁", "简练"), "乙" * 90), user("退货要几天？", "甲" * 80)]
-    for on, dropped in (("prompt", ["0000"]), ("text", []), ("response", ["0002"])):
-        workdir = tmp_path / on
+    for slot, dropped in (("prompt", ["0000"]), ("text", []), ("response", ["0002"])):
+        workdir = tmp_path / slot
         ingested(workdir, of_rows([{"messages": one} for one in found], "conversations"))
-        made = settings(workdir, "conversations", dedup={"on": on, "threshold": 0.7})
+        made = settings(workdir, "conversations", dedup={"slot": slot, "threshold": 0.7})
         dedup.run(made, "local")
-        assert [row["id"] for row in kept(workdir, "dedup", "dropped")] == dropped, on
-        if on == "prompt":
+        assert [row["id"] for row in kept(workdir, "dedup", "dropped")] == dropped, slot
+        if slot == "prompt":
             from rich.console import Console
 
             explain.document(Console(width=200), made, "0000")
@@ -299,8 +299,8 @@ def test_recipes_for_the_wrong_kind_are_refused(tmp_path):
         ("conversations", {"clean": ["assistent.char_count"]}, "Did you mean 'assistant'"),
         ("preference", {"clean": ["chosen.char_count", {"keep": ["rejected.char_count >= 1"]}]}, "needs a score that no earlier step made"),
         ("pretrain", {"label_conflict": {"action": "drop"}}, "is for fine-tuning rows"),
-        ("pretrain", {"dedup": {"on": "prompt"}}, "have no 'prompt'"),
-        ("unpaired", {"dedup": {"on": "chosen"}}, "have no 'chosen'"),
+        ("pretrain", {"dedup": {"slot": "prompt"}}, "have no 'prompt'"),
+        ("unpaired", {"dedup": {"slot": "chosen"}}, "have no 'chosen'"),
         ("conversations", {"dedup": {"lines": {"max_documents": 5}}}, "is for documents"),
         ("prompts", {"clean": ["reference.to_simplified"]}, "is none"),
     ]:
