@@ -8,16 +8,19 @@ import atexit
 import json
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from rich.console import Console
 from rich.table import Table
 
-from gristmill.jobs import audit_command, audit_report, catalog, engine, explain, recipe, report, steps, storage, trial
+from gristmill.jobs import audit_command, audit_report, catalog, commands, engine, explain, recipe, report, steps, storage, trial
 from gristmill.jobs import run as jobs_run
 from gristmill.udfs import registry
 from gristmill.udfs.errors import GristmillError, RecipeError
 
 console = Console(soft_wrap=False)
+SETS = (("split", commands.split_arguments, commands.split_act, "train, validation and test, near-duplicates never on both sides"),
+        ("mix", commands.mix_arguments, commands.mix_act, "several sets in one, by ratio, rate or share"))
 failures = Console(stderr=True)
 
 
@@ -71,6 +74,8 @@ def parser() -> argparse.ArgumentParser:
     one = command("apply", _apply, "one operator over JSONL on standard input", needs_recipe=False)
     one.add_argument("operator", help="a transform replaces the text, a score adds its column")
     one.add_argument("--text", default="text", metavar="FIELD", help="the field that holds the text (default: text)")
+    for name, add, act, text in SETS:
+        add(command(name, partial(_set, name, act), text, needs_recipe=False))
     text = "draw rows for people to read, and judge the set by their verdicts"
     audit_command.arguments(command("audit", lambda given: audit_command.act(given, console), text, needs_recipe=False))
     one = command("catalog", _catalog, "public data sets for mixing and evaluation, with their licences", needs_recipe=False)
@@ -81,6 +86,16 @@ def parser() -> argparse.ArgumentParser:
         one.add_argument(f"--{option}", help=text)
     one.add_argument("--json", action="store_true", help="as JSON")
     return top
+
+
+def _set(name: str, act: Callable[[argparse.Namespace, commands.Show], None], given: argparse.Namespace) -> None:
+    """A command on a set: with a recipe in the set's place, that recipe's section."""
+    first = given.out if name == "mix" else given.set
+    if commands.is_recipe(first):
+        _run(argparse.Namespace(command=name, recipe=first, settings=[], engine=given.engine, overwrite=given.overwrite))
+        return
+    atexit.register(engine.stop)
+    act(given, lambda stage, folder, found: report.table(console, stage, found))
 
 
 def _run(given: argparse.Namespace) -> None:

@@ -48,6 +48,9 @@ class Recipe(Section):
             raise ValueError("label_conflict is for fine-tuning rows, `raw: {kind: conversations}` or another kind")
         if dedup.slot not in ("text", *SLOTS[kind]):
             raise ValueError(f"dedup.slot: rows of kind {kind} have no '{dedup.slot}'.{nearest(dedup.slot, ['text', *SLOTS[kind]])}")
+        slot = self.split.slot if self.split else "text"
+        if kind != "pretrain" and slot not in ("text", *SLOTS[kind]):
+            raise ValueError(f"split.slot: rows of kind {kind} have no '{slot}'.{nearest(slot, ['text', *SLOTS[kind]])}")
         if kind != "pretrain" and dedup.lines:
             raise ValueError("dedup.lines is for documents: a conversation would lose lines of its answers")
         return self

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gristmill.jobs import charts, duplicates_page, personal_page, samples, storage, summary
+from gristmill.jobs import charts, duplicates_page, mix_page, personal_page, samples, split_page, storage, summary
 from gristmill.jobs.findings import Keep, asked, flow, ordered_rules, rates, seconds_by_step, verdicts
 from gristmill.jobs.page import bar, cells, code, esc, fill, grid, number, share, short, split
 from gristmill.jobs.passport import finished
@@ -22,6 +22,7 @@ from gristmill.jobs.recipe import Recipe
 from gristmill.jobs.steps import Rule
 
 FILES = 50         # sources that are listed
+PAGES: dict[str, Any] = {"split": split_page, "mix": mix_page}
 MEANINGS = {"error:read": "could not be read", "duplicate_id": "an earlier row has the id", "exact": "the same text as one that stays",
             "near": "similar to one that stays", "lines": "nothing but frequent lines",
             "label_conflict": "contradicts another row", "error:redact": "could not be searched"}
@@ -53,6 +54,9 @@ def table(console: Console, stage: str, passport: Mapping[str, Any]) -> None:
     if stage == "redact":
         console.print()
         console.print(personal_page.table(passport))
+    if stage in PAGES:
+        console.print()
+        console.print(PAGES[stage].table(passport[stage]))
     if stage == "dedup":
         console.print(Text("\n" + "\n".join(duplicates_page.said(passport).values())))
     times = [Text.assemble((f"{name} ", "dim"), f"{seconds:.2f}") for name, seconds in seconds_by_step(passport)]
@@ -77,7 +81,8 @@ def write(settings: Recipe, stage: str, passport: Mapping[str, Any]) -> str:
     sections = {
         "What left, and why": _funnel(passport),
         **(duplicates_page.sections(folder, settings, passport) if stage == "dedup"
-           else personal_page.sections(folder, passport) if stage == "redact" else {"Scores by language": charts.scores(passport)}),
+           else personal_page.sections(folder, passport) if stage == "redact"
+           else PAGES[stage].report(passport) if stage in PAGES else {"Scores by language": charts.scores(passport)}),
         "Where it came from": _files(folder, passport) if stage == "ingest" else "",
         "Documents to read": _samples(folder, settings, passport) if stage != "redact" else "",     # which may hold values that stay
         "How it was made": _run(passport),
