@@ -13,7 +13,20 @@ from functools import partial
 from rich.console import Console
 from rich.table import Table
 
-from gristmill.jobs import audit_command, audit_report, catalog, commands, engine, explain, recipe, report, steps, storage, trial
+from gristmill.jobs import (
+    audit_command,
+    audit_report,
+    catalog,
+    commands,
+    engine,
+    explain,
+    recipe,
+    release_command,
+    report,
+    steps,
+    storage,
+    trial,
+)
 from gristmill.jobs import run as jobs_run
 from gristmill.udfs import registry
 from gristmill.udfs.errors import GristmillError, RecipeError
@@ -78,6 +91,11 @@ def parser() -> argparse.ArgumentParser:
         add(command(name, partial(_set, name, act), text, needs_recipe=False))
     text = "draw rows for people to read, and judge the set by their verdicts"
     audit_command.arguments(command("audit", lambda given: audit_command.act(given, console), text, needs_recipe=False))
+    one = command("release", lambda given: release_command.act(given, console), "an immutable version with its papers; diff and verify",
+                  needs_recipe=False)
+    release_command.arguments(one)
+    one.add_argument("--set", dest="settings", action="append", default=[], metavar="section.key=value", help="change a recipe's value")
+    one.add_argument("--engine", choices=["local", "spark", "ray"], default="local", help="default: local")
     one = command("catalog", _catalog, "public data sets for mixing and evaluation, with their licences", needs_recipe=False)
     one.add_argument("name", nargs="?", help="one data set, with the lines of a recipe that read it")
     for option, text in (("use", "pretrain, sft, preference, kto or evaluation"), ("task", "such as reasoning or code"),
@@ -107,6 +125,9 @@ def _run(given: argparse.Namespace) -> None:
     for name in wanted:
         found = jobs_run.SECTIONS[name](settings, given.engine, given.overwrite)
         folder = storage.join(settings.workdir, name)
+        if name == "release":                       # which has a data sheet instead of a report
+            release_command.show(console, found, settings.release.root if settings.release else "")
+            continue
         if name == "audit":
             page = audit_report.write(folder, found)
             audit_report.show(console, folder, found)

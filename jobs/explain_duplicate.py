@@ -60,7 +60,8 @@ def _keepers(settings: Recipe, wanted: Dedup, folder: str, id_: str) -> Iterator
         yield row | {"stored": "dedup/kept", "notes": notes, "text": _said(row, wanted, settings.raw.kind)}
     for url in wanted.against:
         release = url.rstrip("/").removesuffix("/passport.json")
-        for row in samples.rows_with_id(storage.join(release, "kept"), id_):
+        there = "kept" if storage.exists(storage.join(release, "kept")) else "data"
+        for row in samples.rows_with_id(storage.join(release, there), id_):
             stored = f"{release}, a release (dedup.against)"
             yield row | {"stored": stored, "notes": [], "text": _said(row, wanted, settings.raw.kind)}
 

@@ -27,9 +27,10 @@ class Part:
 
 
 def of_folder(folder: str) -> list[Part]:
-    """The kept files of a sealed folder, in order."""
-    kept = storage.join(folder, "kept")
-    return [Part(name.removesuffix(".parquet"), storage.join(kept, name)) for name in storage.names(kept, ".parquet")]
+    """The kept files of a sealed folder, or the data of a release, in order."""
+    kept, data = (storage.join(folder, side) for side in ("kept", "data"))
+    rows = kept if storage.exists(kept) else data
+    return [Part(name.removesuffix(".parquet"), storage.join(rows, name)) for name in storage.names(rows, ".parquet")]
 
 
 def batches(url: str, columns: list[str] | None = None) -> Iterator[pa.Table]:

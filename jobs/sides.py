@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gristmill.jobs import cuts, groups, joins, parts, passport, sketches, split_page, storage, summary
+from gristmill.jobs.canonical import KIND
 from gristmill.jobs.groups import SIDES
-from gristmill.jobs.training_rows import KIND
 from gristmill.udfs import dialogues, kernels_groups
 from gristmill.udfs.errors import InputError
 

@@ -11,6 +11,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gristmill.jobs.canonical import KIND, Canonical
 from gristmill.udfs.errors import InputError, OutputError
 
 
@@ -96,10 +97,14 @@ def remove(url: str) -> None:
 
 @contextlib.contextmanager
 def parquet(url: str) -> Iterator[pq.ParquetFile]:
-    """A Parquet file, read without loading it whole. Raises InputError where it is broken."""
+    """A Parquet file, read without loading it whole; one of a release has the columns that sections have. Raises InputError."""
     fs, path = filesystem(url)
     try:
         with fs.open(path, "rb") as file, pq.ParquetFile(file) as opened:
-            yield opened
+            if KIND in (opened.schema_arrow.metadata or {}):
+                with Canonical(file) as canonical:
+                    yield canonical
+            else:
+                yield opened
     except (pa.ArrowInvalid, FileNotFoundError) as error:
         raise InputError(f"{url}: broken Parquet file, or none ({error}); make it anew") from error
