@@ -1,4 +1,4 @@
-"""Every operator as a Spark SQL function (an Arrow UDF), with the same results as the job.
+"""Every operator on texts as a Spark SQL function (an Arrow UDF), with the same results as the job.
 
     gristmill.jobs.register(spark)
     spark.sql("SELECT language(text), language_label(text) FROM pages")
@@ -26,7 +26,7 @@ def register(spark: Any, **parameters: Mapping[str, Any]) -> list[str]:
 
     Raises RecipeError for an operator or a parameter that there is not.
     """
-    operators, made = registry.operators(), []
+    operators, made = {name: one for name, one in registry.operators().items() if one.of == "texts"}, []
     for name in parameters:
         if name not in operators:
             raise RecipeError(f"no operator '{name}'.{nearest(name, operators)}")
@@ -59,7 +59,7 @@ def arrow_udf(operator: registry.Operator, column: str, parameters: Mapping[str,
 def __getattr__(name: str) -> Callable[..., Any]:
     """`from gristmill.jobs.functions import char_repetition`: a function of a column and the operator's parameters."""
     for operator in registry.operators().values() if not name.startswith("_") else ():
-        if name == operator.name or name in operator.columns({}):
+        if operator.of == "texts" and (name == operator.name or name in operator.columns({})):
             return _column_function(operator, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

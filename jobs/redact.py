@@ -28,6 +28,7 @@ from gristmill.udfs.texts import Texts
 
 COUNTS = pa.list_(pa.struct([("entity", pa.string()), ("count", pa.int64())]))
 UNITS = {"pii_count": "count"}
+SCORES = {"pii": pa.int64()}         # what `clean` may have made, of values that are no longer there
 ROUNDS = 6                # in practice two or three: what stands around a value that is gone may be one itself
 CONTEXT = 40              # code points of a sample before and after the hit
 PACKAGES = ("presidio-analyzer", "phonenumbers", "python-stdnum", "tldextract", "Faker", "spacy")
@@ -74,9 +75,10 @@ class Redact:
         passport.finish(self.folder, part.name, found | {"values": dict(values), "documents": dict(documents), "samples": shown})
 
     def schema(self, source: pa.Schema) -> pa.Schema:
-        """The parent's columns, `pii` and `pii_count`, and why. Raises InputError where the data has others of these names."""
+        """The parent's columns, `pii` and `pii_count`, and why, in place of scores of these names. Raises InputError for other columns."""
         ours = {"pii": COUNTS, "pii_count": pa.int64(), "why": stage.WHY}
-        clash = next((name for name, dtype in ours.items() if name in source.names and source.field(name).type != dtype), None)
+        there = {name: source.field(name).type for name in ours if name in source.names}
+        clash = next((name for name, dtype in there.items() if dtype not in (ours[name], SCORES.get(name))), None)
         if clash:
             raise InputError(f"the data has a column '{clash}' already, which redact would overwrite; rename it in the raw files")
         return pa.schema([*(field for field in source if field.name not in ours), *ours.items()], source.metadata)

@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gristmill.udfs import registry
+from gristmill.udfs.dialogues import COLUMNS, MESSAGES, RESPONSES, Dialogues, of_rows
 from gristmill.udfs.texts import Texts
 
 PIECES = st.sampled_from([
@@ -26,13 +27,18 @@ def needs(operator):
     return any(field.is_required() for field in operator.parameters.model_fields.values())
 
 
+def of_texts(operator):
+    return operator.of == "texts" and not needs(operator)
+
+
 def run(operator, texts):
     array = texts if isinstance(texts, pa.Array) else pa.array(texts, pa.string())
     result = registry.apply(operator, Texts(array), {})
     return {"text": result} if operator.kind == "transform" else result
 
 
-every = pytest.mark.parametrize("operator", [op for op in OPERATORS.values() if not needs(op)], ids=lambda op: op.name)
+every = pytest.mark.parametrize("operator", [op for op in OPERATORS.values() if of_texts(op)], ids=lambda op: op.name)
+every_of_rows = pytest.mark.parametrize("operator", [op for op in OPERATORS.values() if op.of == "dialogues"], ids=lambda op: op.name)
 
 
 def equal(a, b):
@@ -119,6 +125,104 @@ def test_many_empty_texts_and_one_huge_line(operator):
     texts = [""] * 50 + ["中a" * 50_000] + [" "] * 50
     for array in run(operator, texts).values():
         assert len(array) == 101
+
+
+# --- operators of fine-tuning rows
+SAID = st.one_of(TEXT, st.sampled_from([
+    "用不超过50字以JSON格式回答，包含关键词“春天”。", "Write at least 3 sentences in Markdown, use the words sun, moon.", "抱歉，我无法回答。", "As an AI language model, I", "N/A", "[[\"\"]]",
+    "{\"a\": [1", "```json\n{}\n```", "| a | b |\n|---|---|\n| 1 |", "1. 一\n2. 二\n3.", "他说：“好,,。", "好的 ，...", "的的的的的的的的的的的的的的的的的的的的的的的的的的", "电话13812345678", "不超过" + "9" * 400 + "字",
+]))
+MESSAGE = st.fixed_dictionaries({
+    "role": st.sampled_from(["system", "user", "assistant", "assistant", "tool", "critic"]), "content": st.none() | SAID, "reasoning": st.none() | TEXT,
+    "tool_calls": st.none() | st.lists(st.fixed_dictionaries({"id": st.none(), "name": TEXT, "arguments": st.none() | TEXT}), max_size=2),
+    "train": st.none() | st.booleans()})
+NUMBER = st.none() | st.sampled_from([0.0, 1.0, -2.5, float("nan"), float("inf")])
+
+
+def value(dtype):
+    if dtype == MESSAGES:
+        turn = st.tuples(SAID, SAID).map(lambda pair: [{"role": "user", "content": pair[0]}, {"role": "assistant", "content": pair[1]}])
+        return st.one_of(st.none(), turn, turn, st.lists(MESSAGE, max_size=4))
+    if dtype == RESPONSES:
+        return st.none() | st.lists(st.fixed_dictionaries({"messages": value(MESSAGES), "score": NUMBER}), max_size=3)
+    return st.none() | {pa.string(): TEXT, pa.float64(): NUMBER, pa.bool_(): st.booleans()}[dtype]
+
+
+ROWS = {kind: st.lists(st.fixed_dictionaries({name: value(dtype) for name, dtype in columns.items()}), min_size=1, max_size=5)
+        for kind, columns in COLUMNS.items() if kind != "pretrain"}
+
+
+def run_rows(operator, rows, kind):
+    return registry.apply(operator, Dialogues(rows if isinstance(rows, pa.Table) else of_rows(rows, kind)), {})
+
+
+def kinds_of(operator):
+    return operator.kinds or tuple(ROWS)
+
+
+def check_rows_one_value_each(operator, rows, kind):
+    result = run_rows(operator, rows, kind)
+    assert list(result) == list(operator.columns({}))
+    for name, array in result.items():
+        assert len(array) == len(rows)
+        assert array.type == operator.columns({})[name]
+        if not pa.types.is_string(array.type):
+            values = np.array(array.to_pylist(), float)       # a null would fail every rule
+            assert np.isfinite(values).all(), name
+            assert operator.unit != "flag" or np.isin(values, (0, 1)).all() or name.endswith("_asked"), name
+            assert operator.unit != "ratio" or name.endswith("_asked") or ((values >= 0) & (values <= 1)).all(), name
+            assert (values >= 0).all(), name
+
+
+def check_rows_in_any_batch(operator, rows, kind):
+    whole, table = run_rows(operator, rows, kind), of_rows(rows, kind)
+    for cut in range(1, len(rows)):
+        parts = [run_rows(operator, part, kind) for part in (rows[:cut], table.slice(cut))]       # a slice has offsets in every buffer
+        for name, array in whole.items():
+            assert equal(array, pa.concat_arrays([part[name] for part in parts])), (name, cut)
+
+
+@every_of_rows
+def test_every_law_of_rows_holds(operator):
+    @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+    @given(st.data())
+    def hold(data):
+        kind = data.draw(st.sampled_from(kinds_of(operator)))
+        rows = data.draw(ROWS[kind])
+        for law in (check_rows_one_value_each, check_rows_in_any_batch):
+            law(operator, rows, kind)
+
+    hold()
+
+
+@every_of_rows
+def test_rows_of_nothing_and_of_ten_thousand_turns(operator):
+    said = ["写不超过9字的JSON。", "好的，𠀀😀", "", None, " ", "a" * 300, "（" * 300, "1." * 300]
+    for kind in kinds_of(operator):
+        turns = [{"role": "user" if n % 2 == 0 else "assistant", "content": said[n % len(said)]} for n in range(10_000)]
+        filled = {"messages": turns, "prompt": turns[:-1], "chosen": turns[1:2], "rejected": turns[1:2], "completion": turns[3:4], "label": True,
+                  "responses": [{"messages": turns[1:2], "score": 1.0}, {"messages": None, "score": None}]}
+        empty = dict.fromkeys(COLUMNS[kind])
+        rows = [empty, {name: filled.get(name) for name in COLUMNS[kind]}, {name: [] if name in filled and name != "label" else None for name in COLUMNS[kind]}]
+        check_rows_one_value_each(operator, rows, kind)
+        assert all(len(array) == 0 for array in run_rows(operator, of_rows(rows, kind).slice(0, 0), kind).values())
+
+
+ROW_FAULTS = {
+    "skips_rows": (check_rows_one_value_each, lambda rows: np.zeros(len(rows.rows), np.int64)),
+    "not_finite": (check_rows_one_value_each, lambda rows: np.full(len(rows), np.nan)),
+    "batch_relative": (check_rows_in_any_batch, lambda rows: np.arange(len(rows))),
+}
+
+
+@pytest.mark.parametrize("name", ROW_FAULTS)
+def test_a_planted_fault_of_rows_is_caught(name):
+    law, fault = ROW_FAULTS[name]
+    operator = registry.Operator(name, "score", lambda rows: fault(rows), pa.float64(), "count", of="dialogues")
+    object.__setattr__(operator, "parameters", registry.OPERATORS["turns"].parameters)
+    row = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+    with pytest.raises((AssertionError, TypeError)):
+        law(operator, [row, row], "conversations")
 
 
 FAULTS = {

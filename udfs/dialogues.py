@@ -73,6 +73,7 @@ class Dialogues:
     def __init__(self, table: pa.Table, kind: str | None = None):
         self.table = table
         self.kind = kind or kind_of(table.schema)
+        self.cache: dict[str, Any] = {}           # what an operator leaves for another one
         self._slots: dict[str, Texts] = {}
 
     def __len__(self) -> int:

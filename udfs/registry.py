@@ -29,7 +29,8 @@ from gristmill.udfs.texts import Texts
 
 OPERATORS: dict[str, "Operator"] = {}
 # Where the operators live, in the order of `gristmill ops`. A module that is not here does not exist for a recipe.
-MODULES = ("encoding", "normalise", "markup", "counts", "ratios", "lines", "repetition", "wordlists", "models", "script", "personal")
+MODULES = ("encoding", "normalise", "markup", "counts", "ratios", "lines", "repetition", "wordlists", "models", "script", "personal",
+           "turns", "responses", "endings", "relevance", "instructions", "keywords", "lengths", "typography")
 
 
 @dataclass(frozen=True)
