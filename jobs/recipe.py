@@ -10,7 +10,8 @@ import fsspec
 import pydantic
 import yaml
 
-from gristmill.jobs.sections import Audit, Decontaminate, Dedup, Insight, LabelConflict, Mix, Raw, Redact, Release, Section, Split
+from gristmill.jobs.sections import Audit, Decontaminate, Dedup, Insight, LabelConflict, Mix, Raw, Release, Section, Split
+from gristmill.jobs.sections_redact import Redact
 from gristmill.jobs.steps import Step, explain, nearest
 from gristmill.jobs.steps import parse as parse_steps
 from gristmill.udfs.dialogues import COLUMNS, SLOTS

@@ -18,7 +18,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gristmill.jobs import engine, parts, passport, recipe, sections, stage, storage, summary
+from gristmill.jobs import engine, parts, passport, recipe, stage, storage, summary
+from gristmill.jobs.sections_redact import Entity
 from gristmill.udfs import redaction, registry
 from gristmill.udfs.dialogue_strings import MARKS, Joined
 from gristmill.udfs.dialogues import Dialogues, kind_of
@@ -39,7 +40,7 @@ class Redact:
     """The task: one part of the parent in, one file of kept and one of dropped documents out."""
 
     folder: str
-    entities: dict[str, sections.Entity]
+    entities: dict[str, Entity]
     models: dict[str, str]
     key: bytes | None
     samples: int

@@ -1,13 +1,11 @@
 """The sections of a recipe as pydantic models: strict, frozen, and each key with its default. recipe.py puts them together."""
 
 import re
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import pydantic
 
 from gristmill.jobs.versions import Version
-from gristmill.udfs.pii_entities import KEYS, NAMES
 from gristmill.udfs.shingles import shingling
 
 HIGHEST = re.compile(r"^highest\(\s*([A-Za-z_]\w*(?:\.\w+)?)\s*\)$")
@@ -122,72 +120,6 @@ class Decontaminate(Section):
     action: Literal["drop", "mark"] = "drop"
     words: int = pydantic.Field(default=13, ge=4)
     chars: int = pydantic.Field(default=30, ge=8)
-
-
-Action = Literal["mask", "hash", "fake", "remove", "drop", "none"]
-
-
-class Entity(Section):
-    """What is done with one kind of personal data: the least score of a hit, and values that are nobody's (a /regular expression/ too)."""
-
-    action: Action = "mask"
-    threshold: float = pydantic.Field(default=0.5, ge=0, le=1)
-    allow: list[str] = []
-
-    @pydantic.field_validator("allow")
-    @classmethod
-    def _allow(cls, value: list[str]) -> list[str]:
-        for one in value:
-            if one[:1] == one[-1:] == "/":
-                try:
-                    re.compile(one[1:-1])
-                except re.error as error:
-                    raise ValueError(f"{one}: {error}") from None
-        return value
-
-
-class _Redact(Section):
-    """What all entities share: the action of those that have none of their own, the key of `hash` and `fake`, models that find names."""
-
-    default: Action | None = None
-    key_file: str | None = None
-    key_env: str | None = None
-    models: dict[str, str] = {}
-    samples: int = pydantic.Field(default=10, ge=0, le=100)
-
-    @pydantic.model_validator(mode="before")
-    @classmethod
-    def _actions(cls, data: Any) -> Any:
-        """`email: mask` is short for `email: {action: mask}`."""
-        if not isinstance(data, Mapping):
-            return data
-        return {key: {"action": value} if key in KEYS and isinstance(value, str) else value for key, value in data.items()}
-
-    def entities(self) -> dict[str, Entity]:
-        """{Presidio's name: what is done}; those of a model only where there is one."""
-        found = {}
-        for key, name in KEYS.items():
-            value = getattr(self, key)
-            if value is None and self.default is not None and (self.models or key not in NAMES):
-                value = Entity(action=self.default)
-            if value is not None:
-                found[name] = value
-        return found
-
-    @pydantic.model_validator(mode="after")
-    def _complete(self) -> "_Redact":
-        found = self.entities()
-        if not found:
-            raise ValueError("names no entity: write for instance `email: mask`, or `default: mask` for all of them")
-        if not self.models and any(KEYS[key] in found for key in NAMES):
-            raise ValueError("person, address and organisation are found by a model: `models: {en: FOLDER, zh: FOLDER}`, of spaCy")
-        keyed = [name for name, one in found.items() if one.action in ("hash", "fake")]
-        if keyed and (self.key_file is None) == (self.key_env is None):
-            raise ValueError("hash and fake need a key: give `key_file` or `key_env`, one of them")
-        return self
-
-
-Redact: Any = pydantic.create_model("Redact", __base__=_Redact, **dict.fromkeys(KEYS, (Entity | None, None)))  # type: ignore[call-overload]
 
 
 class Audit(Section):
