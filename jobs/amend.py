@@ -107,7 +107,8 @@ class Amend:
                     summary.add(found, summary.of_documents(table, False))
         for _, table in _rows(storage.join(self.folder, "dropped", f"{name}.parquet")):
             summary.add(found, summary.of_documents(table, False))
-        passport.finish(self.folder, name, found | {"files": files, "seconds": marker["seconds"], "amended": True})
+        found |= {"files": files, "layouts": marker["layouts"], "seconds": marker["seconds"], "amended": True}
+        passport.finish(self.folder, name, found)
 
 
 def _marker(folder: str, group: str) -> str:

@@ -105,7 +105,7 @@ class Axis:
 
 def picture(parts: Mapping[str, Mapping[str, Any]], unit: str, rules: Mapping[str, list[Rule]]) -> str:
     """One SVG: a panel a language over one axis; heights are square roots of counts. `rules` are each language's."""
-    bins = [int(b) for part in parts.values() for b in part["bins"]]
+    bins = [_bar(int(b), unit) for part in parts.values() for b in part["bins"]]
     low, high = min(bins), max(bins) + 1
     for cut in (_place(float(rule.value), unit) for some in rules.values() for rule in some):
         if low - (high - low) / 3 <= cut <= high + (high - low) / 3:     # one further off is named at the edge, and not drawn
@@ -127,7 +127,7 @@ def picture(parts: Mapping[str, Mapping[str, Any]], unit: str, rules: Mapping[st
 def _panel(language: str, part: Mapping[str, Any], unit: str, rules: list[Rule], axis: Axis) -> str:
     base, bars = BASE + axis.extra, dict[int, list[float]]()
     for name, count in part["bins"].items():
-        one = bars.setdefault((int(name) - axis.low) // axis.step, [0.0, 0.0])
+        one = bars.setdefault((_bar(int(name), unit) - axis.low) // axis.step, [0.0, 0.0])
         one[0] += count
         one[1] += count * max((_failing_share(int(name), rule, unit) for rule in rules), default=0)
     tallest, paths = max(count for count, _ in bars.values()), {"stays": "", "goes": ""}
@@ -159,8 +159,13 @@ def strip(sizes: list[int]) -> str:
     return f'<svg class="strip" viewBox="0 0 720 60" role="img" aria-label="{words}"><path class="stays" d="{path}"/></svg>'
 
 
+def _bar(bin_: int, unit: str) -> int:
+    """A histogram's bin on the axis, where what lies between 0 and 1 takes no more room than a doubling unless it is a ratio."""
+    return math.floor(_place(summary.edge_of(bin_, unit), unit) + 1e-9)
+
+
 def _place(value: float, unit: str) -> float:
-    """A value on the axis, in bins."""
+    """A value on the axis."""
     return value * summary.SMALL if unit == "ratio" else 16 * math.log2(1 + max(value, 0))
 
 

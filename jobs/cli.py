@@ -18,8 +18,10 @@ from gristmill.jobs import (
     audit_report,
     catalog,
     commands,
+    convert,
     engine,
     explain,
+    insight_command,
     recipe,
     release_command,
     report,
@@ -87,6 +89,10 @@ def parser() -> argparse.ArgumentParser:
     one = command("apply", _apply, "one operator over JSONL on standard input", needs_recipe=False)
     one.add_argument("operator", help="a transform replaces the text, a score adds its column")
     one.add_argument("--text", default="text", metavar="FIELD", help="the field that holds the text (default: text)")
+    one = command("convert", lambda given: convert.act(given, console), "fine-tuning data from one layout to another", needs_recipe=False)
+    convert.arguments(one)
+    one = command("insight", _insight, "a profile of any data, what is wrong with it, and what would mend it", needs_recipe=False)
+    insight_command.arguments(one)
     for name, add, act, text in SETS:
         add(command(name, partial(_set, name, act), text, needs_recipe=False))
     text = "draw rows for people to read, and judge the set by their verdicts"
@@ -127,6 +133,9 @@ def _run(given: argparse.Namespace) -> None:
         folder = storage.join(settings.workdir, name)
         if name == "release":                       # which has a data sheet instead of a report
             release_command.show(console, found, settings.release.root if settings.release else "")
+            continue
+        if name == "insight":
+            insight_command.show(console, folder, found)
             continue
         if name == "audit":
             page = audit_report.write(folder, found)
@@ -170,6 +179,11 @@ def _ops(given: argparse.Namespace) -> None:
 
 def _apply(given: argparse.Namespace) -> None:
     trial.apply(given.operator, given.settings, given.text, sys.stdin.buffer, sys.stdout.buffer)
+
+
+def _insight(given: argparse.Namespace) -> None:
+    atexit.register(engine.stop)
+    insight_command.act(given, console)
 
 
 def _catalog(given: argparse.Namespace) -> None:

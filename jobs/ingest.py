@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from gristmill.jobs import amend, engine, parts, passport, readers, recipe, stage, storage, summary
+from gristmill.jobs import amend, dialogue_records, engine, hub, layouts, parts, passport, readers, recipe, stage, storage, summary
 from gristmill.udfs.errors import InputError
 
 COMPRESSED = 4             # a compressed byte is about four of text, which only evens out the tasks
@@ -40,9 +40,9 @@ class Ingest:
 
     def __call__(self, group: Group) -> None:
         found, start = summary.empty(), time.perf_counter()
-        files: list[dict[str, Any]] = []
+        files, seen = list[dict[str, Any]](), dialogue_records.Seen()
         with parts.Writer(storage.join(self.folder, "dropped", f"{group.name}.parquet"), amend.LEDGER) as ledger:
-            for n, tables in enumerate(rolled(self.read(group, ledger, found), self.target)):
+            for n, tables in enumerate(rolled(self.read(group, ledger, found, seen), self.target)):
                 name = f"{group.name}-{n:03d}"
                 schema = amend.unify(table.schema for table in tables)
                 with parts.Writer(storage.join(self.folder, "kept", f"{name}.parquet"), schema) as writer:
@@ -52,12 +52,13 @@ class Ingest:
                         writer.write(conformed)
                 files.append({"name": name, "rows": writer.rows, "schema": schema.serialize().to_pybytes().hex()})
         found["seconds"] = {"read and write": time.perf_counter() - start}
-        passport.finish(self.folder, group.name, found | {"files": files})
+        passport.finish(self.folder, group.name, found | {"files": files, "layouts": seen})
 
-    def read(self, group: Group, ledger: parts.Writer, found: dict[str, Any]) -> Iterator[pa.Table]:
+    def read(self, group: Group, ledger: parts.Writer, found: dict[str, Any], seen: dialogue_records.Seen) -> Iterator[pa.Table]:
         """Batches of documents with their ids; what could not be read goes to the ledger, with its place and reason."""
         for split in group.splits:
-            for table, failures in readers.read(split, self.options):
+            texts = self.options.kind == "pretrain"
+            for table, failures in readers.read(split, self.options) if texts else dialogue_records.read(split, self.options, seen):
                 if failures:
                     bad = pa.Table.from_pylist([unread(split.url, failure) for failure in failures], amend.LEDGER)
                     summary.add(found, summary.of_documents(bad, False))
@@ -133,16 +134,23 @@ def run(settings: recipe.Recipe, engine_name: str = "spark", overwrite: bool = F
     """Read the recipe's `raw`; returns the passport. Raises a GristmillError and leaves the folder unsealed."""
     start, raw, folder = time.perf_counter(), settings.raw, storage.join(settings.workdir, "ingest")
     left_out: list[str] = []
-    files = readers.find(raw.path, raw.format, left_out=left_out)
+    layouts.check(raw.kind, raw.layout, raw.columns)
+    path, fetched = raw.path, None
+    if raw.hub is not None:
+        path = storage.join(settings.workdir, "raw")
+        fetched = hub.fetch(raw.hub, path, raw.config, raw.split, raw.revision, raw.rows, overwrite)
+    files = readers.find(path or [], raw.format, left_out=left_out)
     listing = hashlib.sha256("\n".join(f"{file.url}\t{file.size}" for file in files).encode()).hexdigest()
     options = readers.Options(text=raw.text, id=raw.id, encoding=raw.encoding, document=raw.document, extract=raw.extract,
-                              max_document_bytes=raw.max_document_bytes)
+                              max_document_bytes=raw.max_document_bytes, kind=raw.kind, layout=raw.layout, columns=raw.columns)
     how = raw.model_dump(exclude={"licence", "file_mb"})
     identity = {"stage": "ingest", "recipe": settings.name, "files": {"count": len(files), "listing": listing}, "raw": how,
                 "dropped_text": settings.dropped_text, "readers": readers.VERSION}
+    identity |= ({} if raw.kind == "pretrain" else {"layouts": layouts.VERSION}) | ({"hub": fetched["revision"]} if fetched else {})
     done = passport.open_folder(folder, "ingest", identity, overwrite)
     if done is not None:
         return done
+    files = files if raw.kind == "pretrain" else dialogue_records.settled(files)
     target = _target(folder, settings, files, engine_name)
     groups = plan(files, target, raw.document)
     finished = passport.finished(folder)
@@ -152,12 +160,26 @@ def run(settings: recipe.Recipe, engine_name: str = "spark", overwrite: bool = F
     notes = [f"{len(left_out)} files are of no known format and were left out, such as {left_out[0]}"] if left_out else []
     notes += amend.run(folder, [group.name for group in groups], engine_name, raw.id is not None, raw.on_duplicate_id)
     found = passport.resummarise(folder)
+    seen = layouts_seen(folder, groups)
+    for name, one in seen.items():
+        said = f"{raw.kind}: {one['rows']:,} rows are {name}, the first in {one['first']}"
+        engine.console.print(said, markup=False, highlight=False, soft_wrap=True)
     if found["rows"] == 0:
-        raise InputError(f"{raw.path}: {len(files)} files, and no document in any of them")
+        raise InputError(f"{raw.path or raw.hub}: {len(files)} files, and no document in any of them")
     details = {"licence": raw.licence, "recipe": settings.model_dump(), "engine": engine_name, "files": len(files), "limits": notes,
-               "resumed_parts": len(finished)}
+               "resumed_parts": len(finished), "kind": raw.kind, **({"layouts": seen} if raw.kind != "pretrain" else {}),
+               **({"hub": fetched} if fetched else {})}
     return passport.seal(folder, "ingest", identity, found, expected_rows=None, max_error_rate=settings.max_error_rate, details=details,
                          seconds=time.perf_counter() - start)
+
+
+def layouts_seen(folder: str, groups: list[Group]) -> dict[str, dict[str, Any]]:
+    """{layout: how many rows were read from it, and where the first one stands}, the most frequent one first."""
+    out: dict[str, dict[str, Any]] = {}
+    for found in passport.parts(folder, [group.name for group in groups]):
+        for name, (rows, first) in found.get("layouts", {}).items():
+            out.setdefault(name, {"rows": 0, "first": first})["rows"] += rows
+    return dict(sorted(out.items(), key=lambda one: -one[1]["rows"]))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from gristmill.jobs.records import Options
 from gristmill.jobs.streams import BLOCK, Bad, bad, opened
 from gristmill.udfs.errors import InputError
 
-__all__ = ["VERSION", "Bad", "File", "Options", "Split", "find", "read", "split"]
+__all__ = ["BROKEN", "VERSION", "Bad", "File", "Options", "Split", "column", "find", "json_text", "read", "split"]
 
 VERSION = "1"              # part of an output's identity: change it where the same bytes give other records
 RESERVED = re.compile("(raw_)*(text|source|position|id)")
@@ -90,10 +90,10 @@ def _table(positions: list[int], rows: list[dict[str, Any]], failures: list[Bad]
             else:
                 good.append(k)
         positions, rows, texts = [positions[k] for k in good], [rows[k] for k in good], [texts[k] for k in good]
-    ids = [None] * len(rows) if options.id is None else [_json_text(row.get(options.id)) for row in rows]
+    ids = [None] * len(rows) if options.id is None else [json_text(row.get(options.id)) for row in rows]
     columns = _first(pa.array(texts, pa.string()), url, pa.array(positions, pa.int64()), pa.array(ids, pa.string()))
     for name, new in _rest(dict.fromkeys(itertools.chain.from_iterable(rows)), key, options).items():
-        columns[new] = _column([row.get(name) for row in rows])
+        columns[new] = column([row.get(name) for row in rows])
     return pa.table(columns)
 
 
@@ -114,15 +114,17 @@ def _unfit(row: dict[str, Any], key: str, text: Any, limit: int) -> str:
     return f"document of more than {limit:,} bytes" if len(text) * 4 > limit and len(text.encode()) > limit else ""
 
 
-def _json_text(value: Any) -> str | None:
+def json_text(value: Any) -> str | None:
+    """A value as text: itself, or its JSON."""
     return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
-def _column(values: list[Any]) -> pa.Array:
+def column(values: list[Any]) -> pa.Array:
+    """JSON values with their type, or as JSON text where they have several."""
     type_ = _type(values, 0)
     if type_ is not None:
         return pa.array(values, type_)
-    return pa.array(list(map(_json_text, values)), pa.string())
+    return pa.array(list(map(json_text, values)), pa.string())
 
 
 def _type(values: list[Any], depth: int) -> pa.DataType | None:
@@ -191,7 +193,7 @@ def _of_parquet(found: pa.Table, at: int, url: str, options: Options) -> tuple[p
     columns = {new: found[name] for name, new in _rest(found.column_names, options.text, options).items()}
     identifier = pa.nulls(len(found), pa.string())
     if options.id is not None:
-        identifier = pa.array(list(map(_json_text, found[options.id].to_pylist())), pa.string())
+        identifier = pa.array(list(map(json_text, found[options.id].to_pylist())), pa.string())
     table = pa.table(_first(text, url, position, identifier) | columns)
     if reasons:
         failures = [bad(at + k, reason, texts[k].as_buffer().to_pybytes()[:800]) for k, reason in reasons.items()]

@@ -9,7 +9,7 @@ import itertools
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,15 +22,19 @@ from gristmill.udfs.errors import InputError, RecipeError
 
 EXACT = 2.0**63            # orjson reads larger whole numbers as floats
 ESCAPED = re.compile("[\ud800-\udfff]")
+TRAILING = re.compile(r'("(?:[^"\\]|\\.)*")|,(\s*[\]}])', re.DOTALL)     # a string, or a comma before a bracket that closes
 
 # (position, fields, bytes) of a record, which is what a block is filled with
 Record = tuple[int, dict[str, Any], int] | Bad
-Rows = tuple[list[int], list[dict[str, Any]], list[Bad]]
+Rows = tuple[list[int], list[Any], list[Bad]]
 
 
 @dataclass(frozen=True)
 class Options:
-    """How records are read. `text` and `id` are fields of JSON, CSV and Parquet; a text file is one document, or one a line."""
+    """How records are read. `text` and `id` are fields of JSON, CSV and Parquet; a text file is one document, or one a line.
+
+    Rows of another kind than pretrain are read as `layout` and `columns` say (jobs/layouts.py), and may be lists.
+    """
 
     text: str = "text"
     id: str | None = None
@@ -39,12 +43,20 @@ class Options:
     max_document_bytes: int = 100 * 2**20
     extract: bool = True           # main text of web pages; else their source
     delimiter: str = ""            # of CSV files; by extension where empty
+    kind: str = "pretrain"
+    layout: str = "auto"
+    columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         try:
             codecs.lookup("utf-8" if self.encoding == "auto" else self.encoding)
         except LookupError:
             raise RecipeError(f"encoding: {self.encoding} is not known; `auto` finds it out") from None
+
+    @property
+    def rows(self) -> tuple[type, ...]:
+        """What a line of JSON may be: only rows of fine-tuning data are lists."""
+        return (dict,) if self.kind == "pretrain" else (dict, list)
 
     @property
     def line_bytes(self) -> int:
@@ -85,7 +97,7 @@ def json_records(split: Split, options: Options) -> Iterator[Rows]:
     if split.format == "json":
         head = next(stream, b"")
         stream = itertools.chain([head], stream)
-        if not (isinstance(head, bytes) and holds_lines(head)):
+        if options.kind != "pretrain" or not (isinstance(head, bytes) and holds_lines(head)):
             found = elements(stream, options.line_bytes)
             for rows in _batched((at, {"": data}, len(data)) if isinstance(data, bytes) else data for at, data in found):
                 good = _parsed(rows[0], [row[""] for row in rows[1]], options)
@@ -109,10 +121,11 @@ def _lines(at: int, data: bytes) -> tuple[list[int], list[bytes]]:
 
 
 def _parsed(positions: list[int], lines: list[bytes], options: Options) -> Rows:
+    allowed = options.rows
     try:
         rows = list(map(orjson.loads, lines))
-        if all(type(row) is dict for row in rows) and not any(
-            type(value) is float and not -EXACT < value < EXACT for row in rows for value in row.values()
+        if all(type(row) in allowed for row in rows) and not any(
+            type(value) is float and not -EXACT < value < EXACT for row in rows if type(row) is dict for value in row.values()
         ):
             return positions, rows, []
     except ValueError:
@@ -122,13 +135,13 @@ def _parsed(positions: list[int], lines: list[bytes], options: Options) -> Rows:
 
 def _parsed_slowly(positions: list[int], lines: list[bytes], options: Options) -> Rows:
     """The same for lines of which some are not UTF-8, or not what orjson takes (NaN, huge integers, bare tabs), or no records."""
-    good, rows, failures = [], [], []
+    good, rows, failures = list[int](), list[Any](), list[Bad]()
     for at, line, text in zip(positions, lines, decoding.lines(lines, options.encoding), strict=True):
         try:
             if isinstance(text, decoding.Undecodable):
                 raise text
-            row = json.loads(text[0], strict=False)
-            if not isinstance(row, dict):
+            row = json.loads(text[0] if options.kind == "pretrain" else _without_commas(text[0]), strict=False)
+            if not isinstance(row, options.rows):
                 raise TypeError(f"JSON that is no object but {type(row).__name__}")
             json.dumps(row, ensure_ascii=False).encode()
         except UnicodeEncodeError:
@@ -141,6 +154,11 @@ def _parsed_slowly(positions: list[int], lines: list[bytes], options: Options) -
             good.append(at)
             rows.append(row)
     return good, rows, failures
+
+
+def _without_commas(text: str) -> str:
+    """JSON without a comma behind the last element of a list or an object, or behind the whole."""
+    return TRAILING.sub(r"\1\2", text).rstrip().removesuffix(",")
 
 
 def csv_records(split: Split, options: Options) -> Iterator[Rows]:

@@ -17,7 +17,7 @@ class Entity(Section):
 
     action: Action = "mask"
     threshold: float = pydantic.Field(default=0.5, ge=0, le=1)
-    allow: list[str] = []
+    allow: list[str] = pydantic.Field(default=[])
 
     @pydantic.field_validator("allow")
     @classmethod
@@ -37,7 +37,7 @@ class _Redact(Section):
     default: Action | None = None
     key_file: str | None = None
     key_env: str | None = None
-    models: dict[str, str] = {}
+    models: dict[str, str] = pydantic.Field(default={})
     samples: int = pydantic.Field(default=10, ge=0, le=100)
 
     @pydantic.model_validator(mode="before")

@@ -10,11 +10,11 @@ import pydantic
 import yaml
 from rich.console import Console
 
-from gristmill.jobs import dedup, recipe, stage
+from gristmill.jobs import dedup, layouts, recipe, stage
 from gristmill.jobs.sections import Dedup
 from gristmill.jobs.steps import explain, nearest
 from gristmill.udfs import assets, overlap, registry
-from gristmill.udfs.dialogues import Dialogues
+from gristmill.udfs.dialogues import Dialogues, of_rows
 from gristmill.udfs.errors import GristmillError, InputError, RecipeError
 from gristmill.udfs.registry import Operator
 from gristmill.udfs.texts import Texts
@@ -62,6 +62,11 @@ def apply(name: str, settings: Iterable[str], field: str, source: IO[bytes], out
     except pydantic.ValidationError as error:
         mistakes = [explain(item, operators[name].parameters, f"{name}.") for item in error.errors()]
         raise RecipeError("\n".join(dict.fromkeys(mistakes))) from error
+    if operators[name].of == "dialogues":
+        for number, line in enumerate(source, 1):
+            if line.strip():
+                out.write(json.dumps(_scored(line, number, operators[name], parameters), ensure_ascii=False).encode() + b"\n")
+        return
     rows: list[dict[str, Any]] = []
     for number, line in enumerate(source, 1):
         if line.strip():
@@ -81,6 +86,19 @@ def _row(line: bytes, number: int, field: str) -> dict[str, Any]:
         columns = ", ".join(row) if isinstance(row, dict) else type(row).__name__
         raise InputError(f"standard input, line {number}: no text in field '{field}' (there is: {columns}); name it with --text")
     return row
+
+
+def _scored(line: bytes, number: int, operator: Operator, parameters: dict[str, Any]) -> dict[str, Any]:
+    """A fine-tuning row, in whatever layout it is, with what a dialogue score says of it."""
+    try:
+        row = json.loads(line)
+        kind = layouts.guess_kind([row])
+        if operator.kinds and kind not in operator.kinds:
+            raise ValueError(f"a row of kind {kind}, and {operator.name} is for {' or '.join(operator.kinds)}")
+        result = registry.apply(operator, Dialogues(of_rows([layouts.read(row, kind)], kind)), parameters)
+    except ValueError as error:
+        raise InputError(f"standard input, line {number}: {error}") from error
+    return (row if isinstance(row, dict) else {"row": row}) | {name: array[0].as_py() for name, array in result.items()}
 
 
 def _flush(operator: Operator, parameters: dict[str, Any], field: str, rows: list[dict[str, Any]], out: IO[bytes]) -> None:
