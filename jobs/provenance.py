@@ -100,7 +100,8 @@ def portable(found: Mapping[str, dict[str, Any]]) -> Portable:
         raw += [one for one in ([path] if isinstance(path, str) else path) if one not in several]
         raw += [os.path.dirname(one) for one in several]            # NAME/VERSION stays of a release
     workdirs = [sealed["recipe"].get("workdir", "") for sealed in found.values()]
-    return Portable(raw, [*workdirs, *(folder.rpartition("/")[0] for folder in found)])
+    roots = [(sealed["recipe"].get("release") or {}).get("root", "") for sealed in found.values()]
+    return Portable(raw, [*workdirs, *roots, *(folder.rpartition("/")[0] for folder in found)])
 
 
 RESULT = ("rate", "low", "high", "accepted", "rejected", "undecided", "reviewers", "agreement", "passed", "why", "threshold", "strict",
