@@ -56,7 +56,8 @@ def read_scored(row: dict[str, Any], kind: str, layout: str) -> dict[str, Any]:
         values = [number(score, f"{scored}[{k}]", texts=False) for k, score in enumerate(scores or [None] * len(found))]
         responses = [{"messages": _response(one, f"{name}[{k}]"), "score": score}
                      for k, (one, score) in enumerate(zip(found, values, strict=True))]
-        r.facts |= {} if scores is not None else {"unscored": 1}
+        lists = [isinstance(one, list) for one in found]
+        r.facts |= ({} if scores is not None else {"unscored": 1}) | ({"lists": lists} if any(lists) else {})
     prompt = before + prompt
     images(r, prompt)
     return finish(r, {"prompt": prompt, "responses": responses, "tools": tools(r, str)})
@@ -99,13 +100,15 @@ def write_scored(row: dict[str, Any], kind: str, layout: str) -> tuple[dict[str,
     out[key(facts, PROMPT[0])] = prompt[0]["content"] if alone else [write_message(m, losses) for m in prompt]
     said, scored = facts.get("objects", (None, None))
     found, scores = list[Any](), [one["score"] for one in row["responses"]]
-    for one, score in zip(row["responses"], scores, strict=True):
+    lists = facts.get("lists", [])
+    lists = lists if len(lists) == len(scores) else [False] * len(scores)
+    for one, score, listed in zip(row["responses"], scores, lists, strict=True):
         m, extra = one["messages"][0], loads(one["messages"][0].get("extra"))
         noted = extra.pop("", {})
         if said and len(one["messages"]) == 1:
             losses += lost({name: value for name, value in m.items() if name != "extra"})
             found.append({said: m["content"], **({scored: score} if scored and "unscored" not in noted else {}), **extra})
-        elif len(one["messages"]) == 1 and write_message(m, []) == {"role": "assistant", "content": m["content"]}:
+        elif not listed and len(one["messages"]) == 1 and write_message(m, []) == {"role": "assistant", "content": m["content"]}:
             found.append(m["content"])
         else:
             found.append([write_message(m, losses) for m in one["messages"]])

@@ -155,6 +155,7 @@ class _Run:
         order = pa.array(np.argsort(np.concatenate([positions for positions, _, _ in groups]), kind="stable"))
         columns: dict[str, pa.Array] = {name: batch[name] for name in batch.column_names}
         if isinstance(self.batch, Dialogues):
+            self.batch.cache.clear()                       # what operators left there may refer to the batch itself
             changed = pa.concat_tables([rows.table for _, rows, _ in groups if isinstance(rows, Dialogues)]).take(order)
             columns |= {name: changed[name] for name in ("text", *COLUMNS[self.stage.kind])}
         else:

@@ -207,7 +207,7 @@ def conflicting(kind, found):
 
 CASES = {
     "conversations": [user("好吗？", "是的，很好。"), user("好吗", "不是。"), user("好 吗？", "Yes"), user("好吗", "看情况而定，取决于很多因素。"), user("坏吗", "否"),
-                      user("情感：差", "负面"), user("情感：差", "正面")],
+                      user("情感：差", "负面"), user("情感：差", "正面"), user("12-3=", "9"), user("1-23=", "-22")],
     "unpaired": [({"prompt": user("q"), "completion": [{"role": "assistant", "content": c}]}, label) for c, label in
                  (("a", True), ("A。", False), ("b", True), ("b", True), ("c", None), ("c", False))],
 }
@@ -215,7 +215,7 @@ CASES = {
 
 def test_conflicts_by_kind(tmp_path):
     found = [{"messages": one} for one in CASES["conversations"]]
-    assert conflicting("conversations", found) == {0: [1], 1: [0, 2], 2: [1], 3: [], 4: [], 5: [6], 6: [5]}
+    assert conflicting("conversations", found) == {0: [1], 1: [0, 2], 2: [1], 3: [], 4: [], 5: [6], 6: [5], 7: [], 8: []}
     found = [{**row, "label": label} for row, label in CASES["unpaired"]]
     assert conflicting("unpaired", found) == {0: [1], 1: [0], 2: [], 3: [], 4: [], 5: []}
     one, two = ([{"role": "assistant", "content": text}] for text in ("good", "bad"))

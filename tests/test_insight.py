@@ -442,14 +442,14 @@ def test_every_figure_is_the_same_by_duckdb_and_by_spark(tmp_path, spark):
     for plant in PLANTS:
         plant(rows)
     wanted, found = profiled(tmp_path, rows, more=HOSTILE, sql="duckdb")
-    given, again = profiled(tmp_path, rows, more=HOSTILE, engine="spark", sql="spark")
+    given, again = profiled(tmp_path, rows, more=HOSTILE, sql="spark")
     assert given == wanted
     assert again == found
     assert len(found) >= 20
-    one, other = (passport.read(str(tmp_path / "set" / name)) for name in ("insight-local-duckdb", "insight-spark-spark"))
+    one, other = (passport.read(str(tmp_path / "set" / name)) for name in ("insight-local-duckdb", "insight-local-spark"))
     assert (one["digest"], one["sql"]) == (other["digest"], "duckdb")
     documents = pa.Table.from_pylist([{"id": row["id"], "text": row["messages"][0]["content"], "n": row.get("grade")} for row in rows])
-    one, other = (profiled(tmp_path, documents, "pretrain", name="documents", sql=sql) for sql in ("duckdb", "spark"))
+    one, other = (profiled(tmp_path, documents, "pretrain", name="documents", sql=sql, engine=engine) for engine, sql in (("local", "duckdb"), ("spark", "spark")))
     assert one == other
 
 
