@@ -169,3 +169,38 @@ def test_sql_functions_equal_the_job(spark):
     assert again == [row["char_repetition"] for row in rows]
     with pytest.raises(RecipeError, match="no operator 'char_cuont'"):
         gristmill.jobs.register(spark, char_cuont={})
+
+
+def test_the_commands_on_sets_without_a_recipe(tmp_path, capsys, monkeypatch):
+    """convert, insight with the rows of a finding, split, mix, release with diff and verify, catalog: as people type them."""
+
+
+    def told(*arguments, status=None):
+        if status is None:
+            cli.main([str(argument) for argument in arguments])
+        else:
+            with pytest.raises(SystemExit) as stopped:
+                cli.main([str(argument) for argument in arguments])
+            assert stopped.value.code == status
+        out = capsys.readouterr()
+        return out.out + out.err
+
+    monkeypatch.chdir(tmp_path)
+    made = [{"question": f"{n}加{n}等于几？", "answer": "" if n == 3 else f"等于{2 * n}。"} for n in range(1, 41)]
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in made), encoding="utf-8")
+    assert "40 rows" in told("convert", "data.jsonl", "out.jsonl", "--to", "alpaca")
+    assert json.loads((tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()[0])["output"] == "等于2。"
+    assert "keep:" in told("insight", "data.jsonl", "--out", "health")
+    assert len(told("insight", "data.jsonl", "--out", "health", "--rows", "empty_response").split()) == 1
+    told("split", "health/ingest", "sides/split", "--train", "0.8", "--test", "0.2")
+    told("mix", "mixed/mix", "health/ingest", "health/ingest=x2", status=2)          # the same set twice has no two names
+    told("release", "sums", "1.0.0", "--from", "sides/split")
+    told("release", "sums", "1.1.0", "--from", "health/ingest")
+    assert "sums" in told("release", "diff", "sums/1.0.0", "sums/1.1.0")
+    assert "is as it was released" in told("release", "verify", "sums/1.0.0")
+    next((tmp_path / "releases/sums/1.0.0/data").glob("train-*")).chmod(0o644)
+    next((tmp_path / "releases/sums/1.0.0/data").glob("train-*")).write_bytes(b"other")
+    told("release", "verify", "sums/1.0.0", status=1)
+    assert "FinCorpus" in told("catalog", "--industry", "finance")
+    told("catalog", "--use", "sftt", status=2)
+    told("split", "health/ingest", status=2)
