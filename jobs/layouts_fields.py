@@ -81,7 +81,7 @@ def _pair(r: Reading, names: dict[str, tuple[str, ...]]) -> dict[str, Any]:
     return {"prompt": prompt, "chosen": chosen, "rejected": rejected, "margin": margin(r)}
 
 
-def shared(chosen: Messages, rejected: Messages) -> int:
+def shared(chosen: Sequence[Any], rejected: Sequence[Any]) -> int:
     """How many messages two conversations have in common before the answers."""
     same = 0
     while same < min(len(chosen), len(rejected)) - 1 and chosen[same] == rejected[same]:

@@ -108,17 +108,20 @@ def _spoken(value: Any, name: str) -> Messages:
 
 def write_hh(row: dict[str, Any], kind: str, layout: str) -> tuple[dict[str, Any], list[str]]:
     """The row as two whole conversations, and what is lost. Raises Unwritable."""
-    losses, out = list[str](), dict[str, Any]()
+    losses, spoken = list[str](), dict[str, list[str]]()
     for name in ("chosen", "rejected"):
-        said = ""
+        spoken[name] = []
         for m in [*row["prompt"], *row[name]]:
             if m["role"] not in SPEAKERS or m.get("tool_calls"):
                 raise Unwritable("it has others than user and assistant")
-            if SPEAKER.search(f"\n\n{m['content'] or ''}".removeprefix("\n\n")):
+            if SPEAKER.search(m["content"] or ""):
                 raise Unwritable('somebody says "\\n\\nHuman:"')
             losses += lost(m)
-            said += f"\n\n{SPEAKERS[m['role']]}:{loads(m.get('extra')).get('', {}).get('hh', ' ')}{m['content'] or ''}"
-        out[name] = said
+            space = loads(m.get("extra")).get("", {}).get("hh", " ")
+            spoken[name].append(f"\n\n{SPEAKERS[m['role']]}:{space}{m['content'] or ''}")
+    if shared(spoken["chosen"], spoken["rejected"]) != len(row["prompt"]):
+        raise Unwritable("what is chosen and what is rejected begin alike")
+    out: dict[str, Any] = {name: "".join(said) for name, said in spoken.items()}
     facts = facts_of(row, layout)
     write_margin(out, row, facts)
     write_tools(out, row, facts, str)

@@ -42,8 +42,8 @@ class Raw(Section):
     def _one_place(self) -> "Raw":
         if (self.path is None) == (self.hub is None):
             raise ValueError("give `path`, files of yours, or `hub`, a data set such as org/name, one of them")
-        given = {"config": self.config, "split": None if self.split == "train" else self.split, "revision": self.revision, "rows": self.rows}
-        stray = [name for name, value in given.items() if value is not None]
+        given = {"config": self.config, "split": self.split.removeprefix("train"), "revision": self.revision, "rows": self.rows}
+        stray = [name for name, value in given.items() if value]
         if self.hub is None and stray:
             raise ValueError(f"{', '.join(stray)}: only for `hub`")
         return self

@@ -351,6 +351,16 @@ def test_spark_reads_what_one_process_reads(tmp_path, spark):
     assert tables[0].equals(tables[1])
 
 
+def test_a_set_of_the_hub_is_fetched_and_read(tmp_path):
+    pytest.importorskip("datasets")
+    (tmp_path / "set").mkdir()
+    write(tmp_path / "set/train.jsonl", {"instruction": "a", "input": "", "output": "b"})
+    raw = {"hub": str(tmp_path / "set"), "kind": "conversations"}
+    found = ingest.run(recipe.parse({"name": "rows", "workdir": str(tmp_path / "out"), "raw": raw}), "local")
+    assert (found["rows"]["kept"], found["hub"]["rows"], found["layouts"]["alpaca"]["rows"]) == (1, 1, 1)
+    assert (tmp_path / "out/raw/part-00000.parquet").exists()
+
+
 def test_files_that_hold_no_rows(tmp_path):
     (tmp_path / "a.txt").write_text("text")
     with pytest.raises(InputError, match=r"text files have no rows"):
