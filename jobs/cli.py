@@ -21,7 +21,9 @@ from gristmill.jobs import (
     convert,
     engine,
     explain,
+    infer,
     insight_command,
+    plan,
     recipe,
     release_command,
     report,
@@ -59,10 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="gristmill", description="Raw Chinese and English text into training data that can be trusted.")
-    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    known = top.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, act: Callable[[argparse.Namespace], None], text: str, needs_recipe: bool = True) -> argparse.ArgumentParser:
-        one = commands.add_parser(name, help=text, description=text)
+        one = known.add_parser(name, help=text, description=text)
         one.set_defaults(act=act, command=name)
         if needs_recipe:
             one.add_argument("recipe", metavar="RECIPE", help="path or URL of a recipe")
@@ -78,6 +80,9 @@ def parser() -> argparse.ArgumentParser:
         one = command(name, _run, text)
         one.add_argument("--engine", choices=["local", "spark", "ray"], default="spark", help="default: spark, here where it has no master")
         one.add_argument("--overwrite", action="store_true", help="replace the output of another version of this recipe")
+    one = command("infer", _infer, "ask teachers: rows made by a model, every call in a log that outlives the job")
+    one.add_argument("--plan", action="store_true", help="ask nobody: how many calls, tokens and how much money are still to be spent")
+    commands.common(one)
     one = command("explain", _explain, "what happened to a document, whom a rule dropped, what another threshold would do")
     one.add_argument("id", nargs="?", metavar="DOC_ID")
     one.add_argument("--rule", metavar="RULE", help="documents that this rule dropped, such as 'perplexity <= 2000'")
@@ -144,6 +149,14 @@ def _run(given: argparse.Namespace) -> None:
             page = report.write(settings, name, found)
             report.table(console, name, found)
         console.print(f"[bold]{name}[/]: sealed in {folder}, report {page}", highlight=False, soft_wrap=True)
+
+
+def _infer(given: argparse.Namespace) -> None:
+    if not given.plan:
+        _run(given)
+        return
+    found, job = infer.planned(recipe.load(given.recipe, given.settings))
+    plan.show(console, found, job)
 
 
 def _explain(given: argparse.Namespace) -> None:

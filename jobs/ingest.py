@@ -142,7 +142,8 @@ def run(settings: recipe.Recipe, engine_name: str = "spark", overwrite: bool = F
     files = readers.find(path or [], raw.format, left_out=left_out)
     listing = hashlib.sha256("\n".join(f"{file.url}\t{file.size}" for file in files).encode()).hexdigest()
     options = readers.Options(text=raw.text, id=raw.id, encoding=raw.encoding, document=raw.document, extract=raw.extract,
-                              max_document_bytes=raw.max_document_bytes, kind=raw.kind, layout=raw.layout, columns=raw.columns)
+                              max_document_bytes=raw.max_document_bytes, kind=raw.kind, layout=raw.layout, columns=raw.columns,
+                              quotes=settings.dropped_text == "keep")
     how = raw.model_dump(exclude={"licence", "file_mb"})
     identity = {"stage": "ingest", "recipe": settings.name, "files": {"count": len(files), "listing": listing}, "raw": how,
                 "dropped_text": settings.dropped_text, "readers": readers.VERSION}

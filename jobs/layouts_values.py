@@ -13,10 +13,11 @@ BAD = {"0", "0.0", "-1", "false", "no", "bad", "rejected", "undesirable", "negat
 
 
 class Unreadable(ValueError):
-    """A row is not as its layout says; the message has the field, what is wrong with it, and its value."""
+    """A row is not as its layout says; the message has the field, what is wrong with it, and its value; `unquoted` leaves that out."""
 
     def __init__(self, field: str, value: Any, what: str):
-        super().__init__(f"{repr(field) + ' ' if field else ''}{what}: {shown(value)}")
+        self.unquoted = f"{repr(field) + ' ' if field else ''}{what}"
+        super().__init__(f"{self.unquoted}: {shown(value)}")
 
 
 class Unwritable(ValueError):

@@ -11,13 +11,14 @@ import pydantic
 import yaml
 
 from gristmill.jobs.sections import Audit, Decontaminate, Dedup, Insight, LabelConflict, Mix, Raw, Release, Section, Split
+from gristmill.jobs.sections_infer import Infer
 from gristmill.jobs.sections_redact import Redact
 from gristmill.jobs.steps import Step, explain, nearest
 from gristmill.jobs.steps import parse as parse_steps
 from gristmill.udfs.dialogues import COLUMNS, SLOTS
 from gristmill.udfs.errors import RecipeError
 
-FLOW = ("clean", "label_conflict", "dedup", "decontaminate", "redact", "split", "mix", "insight", "audit", "release")
+FLOW = ("clean", "label_conflict", "dedup", "decontaminate", "redact", "infer", "split", "mix", "insight", "audit", "release")
 ASIDE = ("insight", "audit")         # sections that look at rows and change none
 
 
@@ -36,6 +37,7 @@ class Recipe(Section):
     dedup: Dedup | None = None
     decontaminate: Decontaminate | None = None
     redact: Redact | None = None
+    infer: Infer | None = None
     split: Split | None = None
     mix: Mix | None = None
     insight: Insight | None = None

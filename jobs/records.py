@@ -46,6 +46,7 @@ class Options:
     kind: str = "pretrain"
     layout: str = "auto"
     columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    quotes: bool = True            # whether the reason why a row is wrong has the value that is
 
     def __post_init__(self) -> None:
         try:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gristmill.jobs import charts, duplicates_page, mix_page, personal_page, samples, split_page, storage, summary
+from gristmill.jobs import charts, duplicates_page, infer_page, mix_page, personal_page, samples, split_page, storage, summary
 from gristmill.jobs.findings import Keep, asked, flow, ordered_rules, rates, seconds_by_step, verdicts
 from gristmill.jobs.page import bar, cells, code, esc, fill, grid, number, share, short, split
 from gristmill.jobs.passport import finished
@@ -51,6 +51,9 @@ def table(console: Console, stage: str, passport: Mapping[str, Any]) -> None:
     if reasons.row_count:
         console.print()
         console.print(reasons)
+    if stage == "infer":
+        console.print()
+        console.print(infer_page.table(passport))
     if stage == "redact":
         console.print()
         console.print(personal_page.table(passport))
@@ -82,6 +85,7 @@ def write(settings: Recipe, stage: str, passport: Mapping[str, Any]) -> str:
         "What left, and why": _funnel(passport),
         **(duplicates_page.sections(folder, settings, passport) if stage == "dedup"
            else personal_page.sections(folder, passport) if stage == "redact"
+           else {"What it took": infer_page.section(passport)} if stage == "infer"
            else PAGES[stage].report(passport) if stage in PAGES else {"Scores by language": charts.scores(passport)}),
         "Where it came from": _files(folder, passport) if stage == "ingest" else "",
         "Documents to read": _samples(folder, settings, passport) if stage != "redact" else "",     # which may hold values that stay

@@ -171,6 +171,16 @@ def test_too_many_wrong_rows_seal_nothing(tmp_path):
         ingest.run(recipe.parse({"name": "rows", "workdir": str(tmp_path / "out"), "raw": raw}), "local")
 
 
+@pytest.mark.parametrize("dropped_text", ["hash", "none"])
+def test_no_value_is_quoted_where_no_text_may_be_kept(dropped_text, tmp_path):
+    path = write(tmp_path / "a.jsonl", {"messages": [{"role": "13800138000", "content": "x"}]}, {"instruction": "a", "output": "b"})
+    raw = {"path": str(path), "kind": "conversations"}
+    ingest.run(recipe.parse({"name": "rows", "workdir": str(tmp_path / "out"), "max_error_rate": 1.0, "dropped_text": dropped_text, "raw": raw}), "local")
+    row = pq.read_table(next((tmp_path / "out/ingest/dropped").glob("*.parquet"))).to_pylist()[0]
+    assert row["why"][0]["evidence"].endswith("line 1: 'messages[0].role' is no role that is known")
+    assert "13800138000" not in json.dumps(row)
+
+
 def test_what_is_empty_is_data(tmp_path):
     rows = [{"messages": [{"role": "user", "content": ""}, {"role": "assistant", "content": ""}]}, [{"prompt": "", "response": [[""]]}],
             {"instruction": "", "input": "", "output": ""}, {"prompt": "a"}, {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": None}]}]

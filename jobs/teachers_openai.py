@@ -1,0 +1,222 @@
+"""Any server with OpenAI's API: vLLM, SGLang, Qianfan, a proxy. One POST a call; the key comes from the environment and is never shown."""
+
+import contextlib
+import os
+import re
+import socket
+import ssl
+import urllib.request
+from collections.abc import AsyncIterator, Callable, Mapping
+from email.utils import parsedate_to_datetime
+from time import time
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import httpcore
+import orjson
+
+from gristmill.jobs.calls import Answer, Failed, Request
+from gristmill.jobs.flow import Send
+from gristmill.jobs.sections_infer import Teacher
+from gristmill.udfs.errors import RecipeError
+
+LARGEST = 32 << 20                 # bytes of an answer, over which it is nonsense
+SAID = 300                         # characters of an error that are kept
+MENDS = (408, 409, 425, 429)       # of the 4xx those that waiting mends
+TOO_LONG = ("context length", "context_length", "maximum context", "context window", "too many tokens", "prompt is too long",
+            "input is too long", "max_model_len", "maximum model length", "input length")
+NO_MODEL = ("model_not_found", "invalid_model", "no such model")
+NO_MONEY = ("insufficient_quota", "insufficient balance", "arrearage")
+
+
+def identity(settings: Teacher) -> dict[str, Any]:
+    return {"engine": "openai", "model": settings.model, "base_url": (settings.base_url or "").rstrip("/"), "api": settings.api,
+            **({"extra": settings.extra} if settings.extra else {})}
+
+
+def check(settings: Teacher) -> None:
+    _key(settings)
+
+
+def _key(settings: Teacher) -> str:
+    if settings.key_env is None:
+        return ""
+    key = os.environ.get(settings.key_env, "").strip()
+    if not key:
+        raise RecipeError(f"teacher.key_env: the environment variable {settings.key_env} is not set; export it before the job, and on a "
+                          "cluster in the environment of its nodes or of the job (`ray job submit --runtime-env-json`)")
+    if not key.isascii() or not key.isprintable():
+        raise RecipeError(f"teacher.key_env: {settings.key_env} holds characters that no key has, such as a line's end")
+    return key
+
+
+@contextlib.asynccontextmanager
+async def opened(settings: Teacher) -> AsyncIterator[Send]:
+    """Connections that are kept, as many as there are calls in flight.
+
+    By httpcore, which is what httpx sends with: a third of the processor's time, and a pool of httpx asks every connection at each call.
+    """
+    key, idle = _key(settings), list[Any]()
+    path = "/chat/completions" if settings.api == "chat" else "/completions"
+    url = httpcore.URL((settings.base_url or "").rstrip("/") + path)
+    connect, port = _connecting(url), f":{url.port}" if url.port else ""
+    headers = [(b"Host", url.host + port.encode()), (b"Accept", b"application/json"), (b"Accept-Encoding", b"identity"),
+               (b"Content-Type", b"application/json"), (b"User-Agent", b"gristmill")]
+    headers += [(b"Authorization", f"Bearer {key}".encode())] if key else []
+
+    async def send(request: Request) -> Answer:
+        while idle and _gone(idle[-1]):
+            await idle.pop().aclose()
+        connection = idle.pop() if idle else connect()
+        try:
+            return read(*await _post(connection, url, headers, body(settings, request)), settings)
+        except Failed as failed:
+            if key and key in str(failed):               # a server may say it back
+                failed.args = (str(failed).replace(key, "[key]"),)
+            raise
+        finally:
+            idle.append(connection)
+
+    try:
+        yield send
+    finally:
+        for connection in idle:
+            await connection.aclose()
+
+
+def _connecting(url: httpcore.URL) -> Callable[[], Any]:
+    """What makes a new connection: straight to the server, or by the proxy of the environment (HTTPS_PROXY, NO_PROXY, …)."""
+    scheme, host, context = url.scheme.decode(), url.host.decode(), httpcore.default_ssl_context()
+    proxy = None if urllib.request.proxy_bypass(host) else urllib.request.getproxies().get(scheme)
+    if not proxy:
+        return lambda: httpcore.AsyncHTTPConnection(url.origin, ssl_context=context)
+    parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    auth = (unquote(parts.username).encode(), unquote(parts.password or "").encode()) if parts.username else None
+    where = f"{parts.scheme}://{parts.hostname}:{parts.port or 80}"
+    return lambda: httpcore.AsyncHTTPProxy(where, proxy_auth=auth, ssl_context=context, max_connections=1)
+
+
+def _gone(connection: Any) -> bool:
+    """Whether a kept connection cannot be used again: an error broke it, or the server has closed it."""
+    return isinstance(connection, httpcore.AsyncHTTPConnection) and (connection.has_expired() or not connection.is_available())
+
+
+def body(settings: Teacher, request: Request) -> bytes:
+    """The JSON of a request. A seed differs by sample, else a server that honours it would answer all alike."""
+    made: dict[str, Any] = {"model": settings.model, **settings.extra, **request.parameters}
+    if "seed" in made:
+        made["seed"] = (int(made["seed"]) + request.sample) % 2**31
+    if settings.api == "chat":
+        made["messages"] = list(request.messages)
+    else:
+        made["prompt"] = "\n\n".join(str(message["content"] or "") for message in request.messages)
+    return orjson.dumps(made)
+
+
+async def _post(
+    connection: Any, url: httpcore.URL, headers: list[tuple[bytes, bytes]], content: bytes,
+) -> tuple[int, dict[str, str], bytes]:
+    """(status, headers, body). Raises Failed where there is no whole answer."""
+    asked = httpcore.Request("POST", url, headers=[*headers, (b"Content-Length", str(len(content)).encode())], content=content)
+    try:
+        response = await connection.handle_async_request(asked)
+        try:
+            found = bytearray()
+            async for chunk in response.aiter_stream():
+                found += chunk
+                if len(found) > LARGEST:
+                    raise Failed("malformed", f"an answer of more than {LARGEST >> 20} MiB", retry=True)
+        finally:
+            await response.aclose()
+    except (httpcore.ConnectError, httpcore.ProxyError) as error:
+        where, cause = url.host.decode(), _cause(error)
+        if isinstance(cause, socket.gaierror):
+            raise Failed("connect", f"no such host: {where} ({cause.strerror})", retry=True, fatal=True) from None
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            raise Failed("connect", f"{where}: {cause.verify_message}", fatal=True) from None
+        raise Failed("connect", f"{where}: {cause}"[:SAID], retry=True) from None
+    except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.ConnectionNotAvailable) as error:   # reset, broken off, no HTTP
+        raise Failed("reset", str(_cause(error))[:SAID] or type(error).__name__, retry=True) from None
+    return response.status, {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}, bytes(found)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The innermost error, which says more than those around it."""
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__     # type: ignore[assignment]
+    return error
+
+
+def read(status: int, headers: Mapping[str, str], content: bytes, settings: Teacher) -> Answer:
+    """An Answer from a response. Raises Failed where it is none."""
+    try:
+        found = orjson.loads(content)
+    except ValueError:
+        found = None
+    if status != 200 or (isinstance(found, dict) and found.get("error")):
+        raise refusal(status, headers, found, content, settings)
+    try:
+        choice = found["choices"][0]
+        said = choice["message"] if settings.api == "chat" else {"content": choice["text"]}
+        text, usage = said.get("content") or "", found.get("usage") or {}
+        calls = tuple({"id": call.get("id"), "name": call["function"]["name"], "arguments": call["function"].get("arguments")}
+                      for call in said.get("tool_calls") or ())
+        thought = said.get("reasoning_content") or said.get("reasoning")
+        reason = choice.get("finish_reason")
+        tokens = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
+        if not isinstance(text, str) or not isinstance(thought, str | None) or not isinstance(reason, str | None):
+            raise TypeError
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError):
+        raise Failed("malformed", f"no answer of the API but {_shown(content)}", retry=True) from None
+    error = None
+    if reason == "content_filter":
+        error = "content_filter: the server held the answer back"
+    elif not text.strip() and not calls:
+        error = f"empty: finish_reason {reason}"
+    return Answer(text, thought, calls, reason, *tokens, error=error)
+
+
+def refusal(status: int, headers: Mapping[str, str], found: Any, content: bytes, settings: Teacher) -> Failed:
+    """What a response that is no answer means: for this call, for all calls, for a while."""
+    error = found.get("error", found) if isinstance(found, dict) else None
+    said = error.get("message") if isinstance(error, dict) else error if isinstance(error, str) else None
+    code = f"{error.get('code')} {error.get('type')}".lower() if isinstance(error, dict) else ""
+    said = str(said or _shown(content))[:SAID]
+    if status == 200 and isinstance(error, dict):        # a proxy that hides the status
+        number = str(error.get("code"))
+        status = int(number) if re.fullmatch("[45][0-9][0-9]", number) else 500
+    words = f"{code} {said}".lower()
+    if status == 401:
+        name = f"; is {settings.key_env} right?" if settings.key_env else "; name the key's environment variable as `key_env`"
+        return Failed("http 401", f"{said}{name}", fatal=True)
+    if status == 402 or (status in (403, 429) and any(word in words for word in NO_MONEY)):
+        return Failed(f"http {status}", said, fatal=True)
+    if status == 404 or any(word in words for word in NO_MODEL):
+        return Failed(f"http {status}", f"{said}; is the model {settings.model} at {settings.base_url}?", fatal=True)
+    if status == 413 or (status in (400, 422) and any(word in words for word in TOO_LONG)):
+        return Failed("context", said)
+    if status in MENDS or status >= 500:
+        return Failed(f"http {status}", said, retry=True, after=retry_after(headers))
+    if status < 400:
+        return Failed("malformed", f"status {status}: {said}", fatal=300 <= status < 400)
+    return Failed(f"http {status}", said)
+
+
+def retry_after(headers: Mapping[str, str], now: float | None = None) -> float | None:
+    """Seconds that a server asks to wait, given as seconds or as a date; None where it does not say."""
+    value = (headers.get("retry-after") or "").strip()
+    if not value:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - (time() if now is None else now))
+    except (ValueError, TypeError):
+        return None
+
+
+def _shown(content: bytes) -> str:
+    text = content[: 4 * SAID].decode(errors="replace").strip()[:SAID]
+    return text or "an empty body"
