@@ -145,7 +145,7 @@ def canonical(split: Split, options: Options, seen: Seen) -> Iterator[tuple[Sequ
                 if folder is not None:
                     _find_images(made, options.kind, folder)
             except layouts.Unreadable as error:
-                wrong.append(bad(position, str(error) if options.quotes else error.unquoted, orjson.dumps(row, default=str)))
+                wrong.append(bad(position, str(error) if options.quotes else error.unquoted, readers.json_text(row) or ""))
                 continue
             if name not in seen:
                 _count(seen, name, 0, partial(place, position))

@@ -38,7 +38,7 @@ def kind_name(value: Any) -> str:
 
 def loads(text: str | None) -> Any:
     """JSON that we have written ourselves; {} for none."""
-    return orjson.loads(text) if text else {}
+    return json.loads(text) if text else {}
 
 
 def dumps(value: Any) -> str:

@@ -1,9 +1,12 @@
 """Prompts in a sealed folder, and recipes with `infer` over them; run as a script it does the section of a recipe."""
 
 import json
+import os
 import sys
 
 import yaml
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))     # which PYTHONSAFEPATH keeps out of a script
 
 from dialogue_rows import ingested
 from gristmill.jobs import infer, recipe

@@ -181,6 +181,18 @@ def test_no_value_is_quoted_where_no_text_may_be_kept(dropped_text, tmp_path):
     assert "13800138000" not in json.dumps(row)
 
 
+def test_numbers_that_json_should_not_have(tmp_path):
+    large, row = "9" * 40, '{"messages": [{"role": "user", "content": "a", "n": %s, "x": NaN}], "m": %s}'
+    path = write(tmp_path / "a.jsonl", row % ("9" * 40, large), f'{{"body": {large}}}')
+    _, kept, dropped = ingested(path, tmp_path / "out")
+    assert kept[0]["m"] == large
+    assert json.loads(kept[0]["messages"][0]["extra"])["n"] == int(large)
+    again = layouts.write({name: kept[0][name] for name in COLUMNS["conversations"]}, "conversations", "openai")[0]["messages"][0]
+    assert again["n"] == int(large)
+    assert again["x"] != again["x"]
+    assert "line 2: no layout" in dropped[0]
+
+
 def test_what_is_empty_is_data(tmp_path):
     rows = [{"messages": [{"role": "user", "content": ""}, {"role": "assistant", "content": ""}]}, [{"prompt": "", "response": [[""]]}],
             {"instruction": "", "input": "", "output": ""}, {"prompt": "a"}, {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": None}]}]
