@@ -956,8 +956,6 @@ def test_a_hostile_row_in_the_report(tmp_path):
 
 
 def test_the_section_is_a_step_of_a_recipe(tmp_path):
-    if "audit" not in recipe.Recipe.model_fields:
-        pytest.skip("recipe.py does not have the section yet")
     seal(tmp_path / "ingest", table_of(rows_of([f"答 {n}" for n in range(50)])), stage="ingest")
     settings_ = recipe.parse({"name": "r", "workdir": str(tmp_path), "raw": {"path": "x", "kind": "conversations"}, "seed": 3,
                               "audit": {"rows": 10, "stratify": "intent", "reviewers": 3, "threshold": 0.9}})

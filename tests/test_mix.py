@@ -1,6 +1,7 @@
 """`mix`: amounts as asked, whole repeats and hashed remainders, interleaved, the same whatever the parts and the engine; faults."""
 
 import itertools
+import os
 import signal
 import subprocess
 import sys
@@ -333,7 +334,8 @@ def test_killed_and_run_again(tmp_path, own, general, death, monkeypatch):
     sources, folder = [{"path": own, "rate": 1.5}, {"path": general}], str(tmp_path / "out/mix")
     expected, made = run(tmp_path, sources, "whole")
     (tmp_path / "marks").mkdir()
-    process = subprocess.run([sys.executable, "-c", PROGRAM.format(folder=folder, sources=sources), "-", "local", str(tmp_path / "marks"), death], cwd=TESTS, capture_output=True)
+    process = subprocess.run([sys.executable, "-c", PROGRAM.format(folder=folder, sources=sources), "-", "local", str(tmp_path / "marks"), death],
+                             env={**os.environ, "PYTHONPATH": str(TESTS)}, capture_output=True)
     assert process.returncode == -signal.SIGKILL, process.stderr.decode()[-3000:]
     done, shards = passport.finished(folder), passport.finished(str(tmp_path / "whole/mix"))
     assert len(shards) >= 4

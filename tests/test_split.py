@@ -1,6 +1,7 @@
 """`split`: no group on two sides, shares as near as whole groups allow, the same whatever the parts, the order and the engine; faults."""
 
 import itertools
+import os
 import random
 import signal
 import subprocess
@@ -465,7 +466,8 @@ def test_killed_and_run_again(tmp_path, few, whole, death):
     dialogue_rows.ingested(tmp_path / "out", few, 4)
     (tmp_path / "marks").mkdir()
     parent, folder = str(tmp_path / "out/ingest"), str(tmp_path / "out/split")
-    process = subprocess.run([sys.executable, "-c", PROGRAM.format(parent=parent, folder=folder), "-", "local", str(tmp_path / "marks"), death], cwd=TESTS, capture_output=True)
+    process = subprocess.run([sys.executable, "-c", PROGRAM.format(parent=parent, folder=folder), "-", "local", str(tmp_path / "marks"), death],
+                             env={**os.environ, "PYTHONPATH": str(TESTS)}, capture_output=True)
     assert process.returncode == -signal.SIGKILL, process.stderr.decode()[-3000:]
     if death != "remove.1":
         with pytest.raises(GristmillError, match="has not finished"):
