@@ -2,8 +2,9 @@
 
     scripts/bench insight [--rows 1000000] [--engine spark] [--keep FOLDER] [--sealed]
 
-The conversations are rows of shared/data/sft (Alpaca in Chinese and English, GSM8K) with a number in the question and sentences of other
-rows in the answer, 300 to 500 characters each, and three columns. `--sealed` writes them as `ingest` would and leaves the reading out.
+The conversations are rows of shared/data/sft (Alpaca in Chinese and English, GSM8K) with a made word in the question, which makes each
+another one (a number would be looked at as a telephone's), and sentences of other rows in the answer, 300 to 500 characters each, and three
+columns. `--sealed` writes them as `ingest` would and leaves the reading out.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from gristmill.udfs import dialogues
 SHARED = Path(os.environ.get("GRISTMILL_SHARED", Path(__file__).resolve().parent.parent.parent / "shared")) / "data/sft"
 FILES = ("llamafactory_alpaca_zh_demo", "llamafactory_alpaca_en_demo", "gsm8k_train_first2000")
 LENGTH = 330            # characters of a conversation, about
+SYLLABLES = [consonant + vowel for consonant in "bdfgklmnprstvz" for vowel in "aeiou"]
 ENDS = re.compile(r"(?<=[。！？.!?])\s*(?=\S)|$")
 
 
@@ -40,6 +42,11 @@ def base() -> list[tuple[str, str]]:
     return [(asked, said) for asked, said in found if asked and said]
 
 
+def word(n: int) -> str:
+    """A number below 24 million as a word of four syllables."""
+    return "".join(SYLLABLES[n // len(SYLLABLES) ** k % len(SYLLABLES)] for k in range(4))
+
+
 def rows(count: int):
     """Conversations with columns, the same for the same count."""
     known = base()
@@ -51,7 +58,7 @@ def rows(count: int):
             k = k * 6364136223846793005 + 1442695040888963407 & 2**64 - 1
             said += "\n" + ENDS.split(known[(k >> 20) % len(known)][1])[0]
         said = next((said[: end.end()] for end in ENDS.finditer(said) if end.end() > LENGTH - 150), said)
-        yield {"messages": [{"role": "user", "content": f"{n}. {asked}"}, {"role": "assistant", "content": said[: 2 * LENGTH]}],
+        yield {"messages": [{"role": "user", "content": f"{word(n)}: {asked}"}, {"role": "assistant", "content": said[: 2 * LENGTH]}],
                "intent": ("ask", "buy", "chat", "complain")[h >> 8 & 3], "log": f"log {h >> 16 & 63}", "rating": (h >> 32) % 50 / 10}
 
 

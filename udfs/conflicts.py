@@ -47,7 +47,8 @@ def labels(texts: Texts) -> np.ndarray:
     width = np.where(kernels.look_up(codes, BITS) & (SPACE | PUNCTUATION) == 0, 1 + (codes >= WIDE), 0)
     letters = np.concatenate([[0], np.cumsum(width)])
     counts = letters[offsets[1:]] - letters[offsets[:-1]]
-    out = np.where((counts > 0) & (counts <= SHORT), shingles.digests(texts, "folded")[:, 0] | np.uint64(4), 0).astype(np.uint64)
+    short, out = np.flatnonzero((counts > 0) & (counts <= SHORT)), np.zeros(len(texts), np.uint64)
+    out[short] = shingles.digests(texts.take(short), "folded")[:, 0] | np.uint64(4)
     begin = pc.utf8_slice_codeunits(texts.array, 0, BEGIN)
     for value, pattern in ((1, YES), (2, NO)):
         out[pc.match_substring_regex(begin, pattern, ignore_case=True).fill_null(False).to_numpy(zero_copy_only=False)] = value

@@ -75,6 +75,7 @@ class Dialogues:
         self.kind = kind or kind_of(table.schema)
         self.cache: dict[str, Any] = {}           # what an operator leaves for another one
         self._slots: dict[str, Texts] = {}
+        self._shared: dict[bytes, Texts] = {}
 
     def __len__(self) -> int:
         return len(self.table)
@@ -182,14 +183,31 @@ class Dialogues:
             if name == "reference":
                 self._slots[name] = Texts(_whole(self.table["reference"]).cast(pa.large_string()).fill_null(""))
             else:
-                self._slots[name] = Texts(self.joined(self.contents, self.chosen(name)))
+                self._slots[name] = self._said(self._sorted(self.contents, self.chosen(name)))
         return self._slots[name]
+
+    def each(self, at: np.ndarray) -> Texts:
+        """Texts[k]: what the messages at these places say; where they are one for each row, the same object as the slot that has them."""
+        found = self.contents.take(pa.array(at))
+        alone = len(at) == len(self) and not found.null_count and np.array_equal(self.rows[at], np.arange(len(self)))
+        return self._said(at) if alone else Texts(found)
+
+    def _said(self, at: np.ndarray) -> Texts:
+        """Texts[n] of the messages at these places, in the order of their rows; one object for the same messages, whatever slot it is."""
+        key = at.tobytes()
+        if key not in self._shared:
+            self._shared[key] = Texts(self._joined(self.contents, at, BETWEEN))
+        return self._shared[key]
+
+    def _sorted(self, values: pa.Array, mask: np.ndarray) -> np.ndarray:
+        at = np.flatnonzero(mask & values.is_valid().to_numpy(zero_copy_only=False))
+        return at if (np.diff(self.rows[at]) >= 0).all() else at[np.argsort(self.rows[at], kind="stable")]
 
     def joined(self, values: pa.Array, mask: np.ndarray, between: str = BETWEEN) -> pa.Array:
         """large_string[n]: of each row the values, large_string[m], where the mask is true and the value is not null."""
-        mask = mask & values.is_valid().to_numpy(zero_copy_only=False)
-        at = np.flatnonzero(mask)
-        at = at[np.argsort(self.rows[at], kind="stable")]
+        return self._joined(values, self._sorted(values, mask), between)
+
+    def _joined(self, values: pa.Array, at: np.ndarray, between: str) -> pa.Array:
         ends = np.zeros(len(self) + 1, np.int64)
         np.cumsum(np.bincount(self.rows[at], minlength=len(self)), out=ends[1:])
         lists = pa.LargeListArray.from_arrays(pa.array(ends), values.take(pa.array(at)))

@@ -8,19 +8,19 @@ PIECE = re.compile(r"\[([^\]]*)\]|(…)|( )|(['’])|(，)|([^\[…  '’，]+)"
 SENTENCE = r"[^。！？.!?\n]*"      # what … stands for
 
 
-def read(path: str) -> list[str]:
-    """The phrases of a UTF-8 list, one a line; lines that start with '#' are remarks."""
-    with open(path, encoding="utf-8") as lines:
-        return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-
-
 def pattern(path: str) -> str:
-    """What finds any phrase of a list, for RE2 with case ignored. Raises AssetError.
+    """What finds any phrase of a UTF-8 list, one a line, for RE2 with case ignored; '#' begins a remark. Raises AssetError.
 
     In a phrase, [a|b|] is a or b or nothing, … any words of the same sentence, a space any white space, ， a comma of either width or
     none, and ' either apostrophe or none. A phrase that begins or ends with a Latin letter begins or ends a word.
     """
-    return "|".join(f"(?:{_pattern(phrase)})" for phrase in assets.load(path, read))
+    return str(assets.load(path, _read))
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="utf-8") as lines:
+        phrases = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    return "|".join(f"(?:{_pattern(phrase)})" for phrase in phrases)
 
 
 def _pattern(phrase: str) -> str:

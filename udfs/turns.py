@@ -42,12 +42,13 @@ class Answers:
     @cached_property
     def texts(self) -> Texts:
         """What each one says, Texts[k]."""
-        return Texts(self.dialogues.contents.take(pa.array(self.at)))
+        return self.dialogues.each(self.at)
 
     @cached_property
     def questions(self) -> Texts:
         """What the user said last before each of them, Texts[k]; empty where nobody said anything."""
-        return Texts(self._taken(_before(self.dialogues, self.at)))
+        before = _before(self.dialogues, self.at)
+        return self.dialogues.each(before) if (before >= 0).all() else Texts(self._taken(before))
 
     @cached_property
     def requests(self) -> Texts:
