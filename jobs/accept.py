@@ -115,7 +115,9 @@ class Check:
 
     def ask(self, rows: Sequence[Mapping[str, Any]]) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
         """The same for many rows at once."""
-        table = self.asks(of_rows([dict(row) for row in rows], self.asks.kind)).table
+        documents = self.asks.kind == "pretrain"
+        made = pa.table({"text": [row["text"] for row in rows]}) if documents else of_rows([dict(row) for row in rows], self.asks.kind)
+        table = self.asks(made).table
         scores = table.select(list(self.asks.columns())).to_pylist()
         return list(zip(scores, table["why"].to_pylist(), strict=True))
 

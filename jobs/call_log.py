@@ -29,6 +29,7 @@ GROUP = 512                     # calls in a row group of an archive: what must 
 GROUPS, FILES = 16, 64          # row groups and files that are held open
 OBJECT = 1 << 20                # bytes after which a store that cannot append gets an object, or once in
 EVERY = 1.0                     # seconds
+ORPHANS = 60.0                  # seconds that workers without a driver may need to notice, and to write down what was in flight
 SUPERSEDES = b"gristmill.calls"  # metadata of an archive: the files that it replaces, and the damaged lines that they had
 LOGGED = pa.schema([
     ("key", pa.binary(16)), ("by", pa.string()), ("model", pa.string()), ("text", pa.string()), ("reasoning", pa.string()),
@@ -203,7 +204,7 @@ class Log:
 def alone(folder: str) -> Iterator[None]:
     """While the block runs no other process may run over this log, which would pay for everything twice. Raises OutputError.
 
-    A store that is not a disk cannot say so. A process that was killed holds nothing.
+    A store that is not a disk cannot say so. A process that was killed holds nothing; its workers on other nodes may, for a while.
     """
     fs, path = storage.filesystem(folder)
     if not storage.is_local(fs):
@@ -215,7 +216,22 @@ def alone(folder: str) -> Iterator[None]:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise OutputError(f"{folder}: another run is at work here; wait for it, or end it") from None
+        until = time.monotonic() + ORPHANS
+        while any(written(f"{path}/{name}") for name in storage.names(folder, ".jsonl")):
+            if time.monotonic() > until:
+                raise OutputError(f"{folder}: workers of a run that was killed are still at work here; end them")
+            time.sleep(0.1)
         yield
+
+
+def written(path: str) -> bool:
+    """Whether a process is writing this file of lines."""
+    with open(path, "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def _close(opened: Any) -> None:

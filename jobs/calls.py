@@ -17,7 +17,7 @@ from gristmill.jobs.layouts_parts import separated
 from gristmill.udfs.dialogues import MESSAGE
 
 # What a server would say again to the same request; anything else is asked again by the next run.
-FINAL = ("http 400", "http 403", "http 405", "http 413", "http 415", "http 422", "context", "content_filter", "empty")
+FINAL = ("http 400", "http 403", "http 405", "http 413", "http 415", "http 422", "context", "template", "content_filter", "empty")
 THOUGHT = re.compile(r"\A\s*<think>(.*?)</think>\s*(.*)\Z", re.S)
 CUT = re.compile(r"\A\s*<think>(.*)\Z", re.S)
 

@@ -14,7 +14,7 @@ from gristmill.jobs.release_join import CAME, CONTENT, DIFFERS, SAME, SPLIT, UNK
 from gristmill.jobs.summary import rule_name
 
 CODE, EITHER, UNEXPLAINED = "code", "either", "unexplained"
-TOGETHER = {"dedup", "label_conflict", "split", "mix"}         # sections in which one row decides about another
+TOGETHER = {"sample", "dedup", "label_conflict", "split", "mix"}         # sections in which one row decides about another
 NAMING = ("raw.id", "raw.kind", "raw.document")                 # what ids are made of
 CHANGED = "the source's row has changed"
 

@@ -57,13 +57,14 @@ class Clean:
 
 
 def run(settings: recipe.Recipe, engine_name: str = "spark", overwrite: bool = False) -> dict:
-    """Clean the output of `ingest`; returns the passport. Raises a GristmillError and leaves the folder unsealed."""
+    """Clean the output of the section before; returns the passport. Raises a GristmillError and leaves the folder unsealed."""
     start, steps = time.perf_counter(), recipe.steps(settings)
-    source, folder = storage.join(settings.workdir, "ingest"), storage.join(settings.workdir, "clean")
+    source, folder = settings.parent("clean"), storage.join(settings.workdir, "clean")
     parent = passport.read(source)
     compiled = stage.compile_stage(steps, settings.dropped_text, settings.score_dropped, settings.raw.kind)
     identity = {
-        "stage": "clean", "recipe": settings.name, "seed": settings.seed, "parents": {"ingest": parent["digest"]}, "clean": settings.clean,
+        "stage": "clean", "recipe": settings.name, "seed": settings.seed,
+        "parents": {parent["stage"]: parent["digest"]}, "clean": settings.clean,
         "dropped_text": settings.dropped_text, "score_dropped": settings.score_dropped, "assets": dict(compiled.assets),
         "operators": {step.name: step.operator.version for step in steps if step.name != "keep"},
     }
@@ -77,7 +78,7 @@ def run(settings: recipe.Recipe, engine_name: str = "spark", overwrite: bool = F
     missing = [part for part in parts.of_folder(source) if part.name not in finished]
     engine.run(engine_name, task, missing, "clean", lambda: len(passport.finished(folder)))
     found = passport.resummarise(folder)
-    details = {"parents": {"ingest": parent["fingerprint"]}, "units": units, "seed": settings.seed, "licence": settings.raw.licence,
+    details = {"parents": {parent["stage"]: parent["fingerprint"]}, "units": units, "seed": settings.seed, "licence": settings.raw.licence,
                "recipe": settings.model_dump(), "engine": engine_name, "resumed_parts": len(finished)}
     return passport.seal(folder, "clean", identity, found, expected_rows=parent["rows"]["kept"], max_error_rate=settings.max_error_rate,
                          details=details, seconds=time.perf_counter() - start)

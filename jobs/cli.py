@@ -23,6 +23,7 @@ from gristmill.jobs import (
     explain,
     infer,
     insight_command,
+    judge_command,
     plan,
     recipe,
     release_command,
@@ -73,6 +74,7 @@ def parser() -> argparse.ArgumentParser:
         return one
 
     for name, text in (("run", "every section of the recipe, in order"), ("ingest", "read raw files into Parquet documents"),
+                       ("sample", "draw candidates from a log: a window, what matches, each conversation once"),
                        ("clean", "normalise, score and keep"), ("label_conflict", "drop or mark rows that contradict one another"),
                        ("dedup", "drop duplicate documents and lines"),
                        ("decontaminate", "drop or mark documents that overlap with benchmarks"),
@@ -83,6 +85,8 @@ def parser() -> argparse.ArgumentParser:
     one = command("infer", _infer, "ask teachers: rows made by a model, every call in a log that outlives the job")
     one.add_argument("--plan", action="store_true", help="ask nobody: how many calls, tokens and how much money are still to be spent")
     commands.common(one)
+    text = "how far a judge's verdicts agree with people's"
+    judge_command.arguments(command("judge", lambda given: judge_command.act(given, console), text, needs_recipe=False))
     one = command("explain", _explain, "what happened to a document, whom a rule dropped, what another threshold would do")
     one.add_argument("id", nargs="?", metavar="DOC_ID")
     one.add_argument("--rule", metavar="RULE", help="documents that this rule dropped, such as 'perplexity <= 2000'")

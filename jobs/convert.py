@@ -119,7 +119,7 @@ def _kind(files: list[readers.File], options: readers.Options) -> str:
         return layouts.guess_kind(layouts.renamed(row, options.columns)[0] for row in rows)
     except layouts.Unreadable as error:
         if options.layout != "auto":
-            return layouts.LAYOUTS[options.layout].kinds[0]
+            return layouts.READS[options.layout][0]
         raise InputError(f"{files[0].url}: {error}") from None
 
 

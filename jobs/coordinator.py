@@ -29,7 +29,8 @@ class Coordinator:
         self._grants = {worker: {teacher: most // len(workers) for teacher, (most, _, _) in ceilings.items()} for worker in workers}
         self._wants: dict[str, dict[str, int]] = {worker: {} for worker in workers}
         self._said = dict[str, dict[str, Any]]()
-        self._finished, self._reasons = Counter({"rows": done}), Counter[str]()
+        self._finished: dict[str, float] = {"rows": done, "errors": 0, "flying": 0, "logged": 0}
+        self._reasons = Counter[str]()
         self._claims, self._waiting = dict[bytes, str](), dict[bytes, list[asyncio.Future[None]]]()
         self._more = asyncio.Event()
         self.stopped = ""
@@ -45,10 +46,11 @@ class Coordinator:
         self._open[part.name] = (worker, part)
         return part, again
 
-    async def finish(self, part: str, rows: int, errors: int, reasons: Mapping[str, int]) -> None:
+    async def finish(self, part: str, rows: int, errors: float, reasons: Mapping[str, int]) -> None:
         """A part stands on storage; `reasons`: {rule: rows} of its errors."""
         if self._open.pop(part, None):
-            self._finished.update(rows=rows, errors=errors)
+            self._finished["rows"] += rows
+            self._finished["errors"] += errors
             self._reasons.update(reasons)
         if not self._open:
             self._more.set()
@@ -91,7 +93,7 @@ class Coordinator:
         if found["errors"] > self.max_error_rate * self.rows and not self.stopped:
             reasons = sum((Counter(said.get("reasons", {})) for said in self._said.values()), self._reasons)
             kinds = ", ".join(f"{rule.removeprefix('error:')} {count:,}" for rule, count in reasons.most_common(5))
-            await self.stop(f"{found['errors']:,} of {self.rows:,} rows failed, over max_error_rate {self.max_error_rate} ({kinds})")
+            await self.stop(f"{found['errors']:,.0f} of {self.rows:,} rows failed, over max_error_rate {self.max_error_rate} ({kinds})")
         return given, self.stopped
 
     async def stop(self, why: str) -> None:
@@ -132,9 +134,8 @@ class Coordinator:
             _add(found["asked"], said.get("asked", {}))
         return found
 
-    def _sums(self) -> dict[str, int]:
-        names = ("rows", "errors", "flying", "logged")
-        return {name: self._finished[name] + sum(said.get(name, 0) for said in self._said.values()) for name in names}
+    def _sums(self) -> dict[str, float]:
+        return {name: done + sum(said.get(name, 0) for said in self._said.values()) for name, done in self._finished.items()}
 
 
 def _add(total: dict[str, Any], more: Mapping[str, Any]) -> None:

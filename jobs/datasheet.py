@@ -26,7 +26,8 @@ KINDS = {
 }
 TRAINERS = {"pretrain": "SFTTrainer", "conversations": "SFTTrainer", "preference": "DPOTrainer", "unpaired": "KTOTrainer",
             "prompts": "GRPOTrainer"}
-DONE = {"ingest": "read the raw files", "clean": "normalised, scored and kept by rules", "dedup": "dropped duplicates",
+DONE = {"ingest": "read the raw files", "sample": "drew candidates from a log", "clean": "normalised, scored and kept by rules",
+        "dedup": "dropped duplicates",
         "label_conflict": "looked for rows that contradict others", "decontaminate": "compared with benchmarks",
         "redact": "found personal data and replaced it", "split": "divided into splits, groups of near-duplicates together",
         "mix": "mixed with other sets"}

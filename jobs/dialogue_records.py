@@ -17,8 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from gristmill.jobs import dialogue_tables, layouts, parts, readers, records
+from gristmill.jobs import dialogue_tables, layouts, layouts_newlines, layouts_plain, parts, readers, records
 from gristmill.jobs.files import File, Split
+from gristmill.jobs.layouts_log import Log
 from gristmill.jobs.layouts_qianfan import is_turns
 from gristmill.jobs.records import Options
 from gristmill.jobs.streams import BLOCK, Bad, Damaged, as_utf8, bad, line_range, opened, pieces
@@ -132,6 +133,8 @@ def canonical(split: Split, options: Options, seen: Seen) -> Iterator[tuple[Sequ
     """(positions, canonical rows or a table of them, what is wrong, what says where a position is), batch by batch."""
     place = _place(split)
     folder = None if "://" in split.url else os.path.dirname(os.path.abspath(split.url))
+    log = Log(options.columns if options.layout == "log" else {}, options.timezone)
+    plain = layouts_plain.reader(options.kind, options.layout, options.columns)
     for positions, rows, failures in raw(split, options):
         if isinstance(rows, pa.Table):
             if len(rows):
@@ -141,11 +144,16 @@ def canonical(split: Split, options: Options, seen: Seen) -> Iterator[tuple[Sequ
         at, good, wrong = [], [], list(failures)
         for position, row in zip(positions, rows, strict=True):
             try:
-                name, made = layouts.named(row, options.kind, options.layout, options.columns)
-                if folder is not None:
-                    _find_images(made, options.kind, folder)
+                name, made = "openai", plain(row)
+                if made is None:
+                    name, made = layouts.named(row, options.kind, options.layout, options.columns, log)
+                    if folder is not None:
+                        _find_images(made, options.kind, folder)
+                if options.newlines != "keep":
+                    layouts_newlines.apply(made, options.kind, options.newlines)
             except layouts.Unreadable as error:
-                wrong.append(bad(position, str(error) if options.quotes else error.unquoted, readers.json_text(row) or ""))
+                said = str(error) if options.quotes else error.unquoted
+                wrong.append(bad(position, said, readers.json_text(row) or "", error.rule))
                 continue
             if name not in seen:
                 _count(seen, name, 0, partial(place, position))
@@ -153,6 +161,8 @@ def canonical(split: Split, options: Options, seen: Seen) -> Iterator[tuple[Sequ
             at.append(position)
             good.append(made)
         yield at, good, [_placed(one, place) for one in wrong], place
+    if split.start == 0:
+        log.check(split.url)
 
 
 def _count(seen: Seen, name: str, rows: int, first: Callable[[], str]) -> None:
@@ -212,6 +222,7 @@ def _parquet(split: Split, options: Options) -> Iterator[tuple[Sequence[int], An
             yield [], [], [bad(0, f"broken Parquet file: {error}")]
             return
         ours = kind_of(file.schema_arrow) == options.kind and options.layout in ("auto", "gristmill") and not options.columns
+        ours = ours and options.newlines == "keep"
         if ours and options.id is not None and options.id not in file.schema_arrow.names:
             raise InputError(f"{split.url}: no column '{options.id}', which is to be the id")
         at = sum(group.num_rows for group in groups[: split.start])

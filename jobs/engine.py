@@ -35,7 +35,7 @@ def parallelism(engine: str) -> int:
     if engine == "spark":
         return int(spark_session().sparkContext.defaultParallelism)
     if engine == "ray":
-        return int(_ray().cluster_resources().get("CPU", 1))
+        return int(ray_session().cluster_resources().get("CPU", 1))
     return 1
 
 
@@ -135,13 +135,15 @@ def settle_worker() -> None:
     gc.freeze()
 
 
-def _ray() -> Any:
+def ray_session() -> Any:
+    """The module ray, connected: to the cluster of RAY_ADDRESS, which a submitted job has, or to a Ray of this machine."""
     try:
         import ray
     except ImportError:
         raise EngineError("Ray is not installed: pip install 'gristmill[ray]', or use --engine spark or local") from None
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled" if "RAY_ADDRESS" not in os.environ else "token")
     if not ray.is_initialized():
+        if "RAY_ADDRESS" not in os.environ:                # a cluster says itself whether it wants a token
+            os.environ.setdefault("RAY_AUTH_MODE", "disabled")
         ray.init(log_to_driver=False, include_dashboard=False)
     return ray
 
@@ -152,7 +154,7 @@ def _work(task: Task, part: Any) -> None:
 
 def run_ray(task: Task, parts: Sequence[Any]) -> None:
     """One Ray task a part, at most four times as many in flight as there are CPUs."""
-    ray = _ray()
+    ray = ray_session()
     remote, limit, flying = ray.remote(max_retries=3)(_work), 4 * parallelism("ray"), []
     shared = ray.put(task)
     try:
@@ -170,6 +172,9 @@ def cause(error: Exception) -> GristmillError:
     """Gristmill's own error out of an engine's stack trace, or an EngineError with the last line that says something."""
     from gristmill.udfs import errors
 
+    if "No module named 'gristmill'" in str(error):
+        return EngineError("gristmill is not on every node: install it there, or send what scripts/package makes along: "
+                           "spark-submit --py-files dist/gristmill.zip, ray job submit --working-dir dist/gristmill.zip")
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     for line in reversed(lines):
         name, _, message = line.partition(": ")

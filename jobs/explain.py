@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from gristmill.jobs import differences, explain_duplicate, passport, recipe, samples, steps, storage
+from gristmill.jobs import differences, explain_duplicate, passport, recipe, repair_page, samples, steps, storage
 from gristmill.jobs.recipe import Recipe
 from gristmill.jobs.stage import failures
 from gristmill.jobs.steps import RULE, Rule, nearest
@@ -203,7 +203,7 @@ def _show_what_if(console: Console, new: Rule, replaced: list[Rule], counts: Cou
 
 
 def _show(console: Console, section: str, side: str, row: dict[str, Any], kind: str) -> None:
-    why = row.get("why") or []
+    why, mended = row.get("why") or [], section == "infer" and "refused_repairs" in row
     console.print(f"[bold]{section}[/]: {side}")
     for entry in why:
         value = "" if entry["value"] is None else f"  value {entry['value']:.6g}"
@@ -213,7 +213,7 @@ def _show(console: Console, section: str, side: str, row: dict[str, Any], kind: 
             said = f"  holds {entry['value']:.1%} of the n-grams of {evidence}"
         console.print(f"  failed  {entry['rule']}{said}", markup=False)
     for name, value in row.items():
-        if name == "why" or name in COLUMNS[kind]:
+        if name == "why" or name in COLUMNS[kind] or mended and name in ("repairs", "refused_repairs"):
             continue
         if name == "text" and kind != "pretrain" and any(row.get(column) for column in COLUMNS[kind]):
             for line in samples.spoken(row, kind).split("\n"):
@@ -222,6 +222,8 @@ def _show(console: Console, section: str, side: str, row: dict[str, Any], kind: 
         shown = _snippet(value) if isinstance(value, str) else f"{value:.6g}" if isinstance(value, float) else value
         shown = f"{len(value):,} values" if isinstance(value, list) and len(value) > 20 else shown      # a vector
         console.print(f"  {name}: {shown}", markup=False, highlight=False)
+    if mended:
+        repair_page.show(console, row, kind)
 
 
 def _snippet(text: str | None) -> str:

@@ -5,7 +5,9 @@ from typing import Any
 
 from rich.table import Table
 
+from gristmill.jobs import repair_page
 from gristmill.jobs.page import bar, cells, esc, grid, number, share
+from gristmill.jobs.recipe import Recipe
 
 
 def figures(passport: Mapping[str, Any]) -> dict[str, str]:
@@ -21,6 +23,7 @@ def figures(passport: Mapping[str, Any]) -> dict[str, str]:
         "tokens": f"{ledger['prompt_tokens']:,} of prompts, {ledger['completion_tokens']:,} of answers",
         "per accepted row": f"{number(each['prompt_tokens'])} + {number(each['completion_tokens'])} tokens" + (f", {per}" if per else ""),
         "money": money or "no price is given (teacher.price)",
+        **{name: f"{count:,}" for name, count in ledger["counted"].items()},
     }
 
 
@@ -30,6 +33,12 @@ def table(passport: Mapping[str, Any]) -> Table:
     for name, said in figures(passport).items():
         made.add_row(name, said)
     return made
+
+
+def sections(folder: str, settings: Recipe, passport: Mapping[str, Any]) -> dict[str, str]:
+    """The parts of the report."""
+    repair = settings.infer is not None and settings.infer.task == "repair"
+    return {"What it took": section(passport), **({"Repairs": repair_page.section(folder, settings.seed)} if repair else {})}
 
 
 def section(passport: Mapping[str, Any]) -> str:
@@ -49,7 +58,21 @@ def section(passport: Mapping[str, Any]) -> str:
         for model, one in ledger["spent"].items())
     head = cells("calls", "attempts a call", "prompt tokens", "answer tokens", "seconds a call", "money", tag="th")
     out.append("<h3>What was asked of whom</h3>" + grid(f"<th>Teacher</th>{head}", lines))
+    if "augment" in ledger:
+        out += augmented(ledger["augment"])
     if ledger["lines_of_other_recipes"]:
         out.append(f"<p>{ledger['lines_of_other_recipes']:,} calls in the log were made by other versions of the recipe; what this one "
                    "could use of them cost nothing again.</p>")
     return "".join(out)
+
+
+def augmented(made: Mapping[str, Mapping[str, Mapping[str, int]]]) -> list[str]:
+    """What was asked for and what came out, by class and by way, as HTML."""
+    came = {"kept": "accepted", "near": "near-duplicates", "beyond": "beyond the target", "refused": "refused"}
+    asked = {"seeds": "seeds", "goal": "wanted", "asked": "asked for"}
+    out = []
+    for title, name, columns in (("By class", "classes", asked | came), ("By way", "ways", came)):
+        lines = (f"<tr><td>{esc(group or '(none)')}</td>{cells(*(f'{row.get(key, 0):,}' for key in columns))}</tr>"
+                 for group, row in made[name].items())
+        out.append(f"<h3>{title}</h3>" + grid(f"<th></th>{cells(*columns.values(), tag='th')}", lines))
+    return out

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,7 @@ class Half:
 
     def __init__(self, part: parts.Part, job: Any, executor: Executor, told: Callable[[int], None]):
         self.part, self.job = part, job
-        self.started = self.rows = self.errors = 0                 # rows begun, rows done, of these with an error
+        self.started, self.rows, self.errors = 0, 0, 0.0           # rows begun, rows done, of these with an error
         self.reasons = Counter[str]()                              # {rule: rows} of the errors
         self.whole: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._executor, self._told = executor, told
@@ -67,9 +68,9 @@ class Half:
     def put(self, at: int, rows: list[dict[str, Any]], used: Mapping[str, int]) -> None:
         """What became of the row at a place."""
         self.rows += 1
-        wrong = {entry["rule"] for row in rows for entry in row["why"] if entry["rule"].startswith("error:")}
-        self.errors += bool(wrong)
-        self.reasons.update(wrong)
+        wrong = [{entry["rule"] for entry in row["why"] if entry["rule"].startswith("error:")} for row in rows]
+        self.errors += sum(map(bool, wrong)) / len(rows)              # of a row that makes many, the share that failed
+        self.reasons.update(set().union(*wrong))
         self._extra.update(used)
         self._held[at] = rows
         while self._next in self._held:
@@ -84,14 +85,16 @@ class Half:
         self._write()
 
     def _write(self) -> None:
-        last = self._ended and self._next == self.started
-        if len(self._ready) >= WRITTEN or last:
-            rows, self._ready = self._ready, []
-            inputs, self._inputs = self._inputs, 0
+        over = self._ended and self._next == self.started
+        while len(self._ready) >= WRITTEN or over:             # always so many, so that the file is the same whenever answers come
+            rows, self._ready = self._ready[:WRITTEN], self._ready[WRITTEN:]
+            inputs, self._inputs, last = self._inputs, 0, over and not self._ready
             done = asyncio.get_running_loop().run_in_executor(self._executor, self._wrote, rows, last)
-            done.add_done_callback(lambda future: self._after(future, inputs, last))
+            done.add_done_callback(partial(self._after, inputs, last))
+            if last:
+                return
 
-    def _after(self, future: asyncio.Future[None], inputs: int, last: bool) -> None:
+    def _after(self, inputs: int, last: bool, future: asyncio.Future[None]) -> None:
         self._told(inputs)
         if self.whole.done():
             return

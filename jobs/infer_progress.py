@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from gristmill.jobs import teachers
-from gristmill.jobs.sections_infer import Teacher
+from gristmill.jobs.sections_teacher import Teacher
 
 EVERY = 60.0             # seconds between lines where there is no terminal
 LATELY = 15.0            # seconds over which speeds are taken
@@ -70,7 +70,7 @@ def said(past: list[tuple[float, dict[str, Any]]], rows: int, settings: Mapping[
     if found["failed"]:
         out.append("tried again or failed: " + ", ".join(f"{kind} {count:,}" for kind, count in sorted(found["failed"].items())))
     if found["errors"]:
-        out.append(f"{found['errors']:,} rows failed")
+        out.append(f"{found['errors']:,.0f} rows failed")
     money = spent(found["asked"], settings)
     out += [f"{value:,.4g} {currency} so far" for currency, value in money.items()]
     speed = (found["rows"] - before["rows"]) / seconds

@@ -14,7 +14,22 @@ from typing import Any
 
 import pyarrow as pa
 
-from gristmill.jobs import amend, dialogue_records, engine, hub, layouts, parts, passport, readers, recipe, stage, storage, summary
+from gristmill.jobs import (
+    amend,
+    dialogue_records,
+    engine,
+    hub,
+    layouts,
+    layouts_log,
+    moments,
+    parts,
+    passport,
+    readers,
+    recipe,
+    stage,
+    storage,
+    summary,
+)
 from gristmill.udfs.errors import InputError
 
 COMPRESSED = 4             # a compressed byte is about four of text, which only evens out the tasks
@@ -69,7 +84,7 @@ class Ingest:
 
 def unread(source: str, failure: readers.Bad) -> dict[str, Any]:
     """The ledger's row for a record that could not be read; its text is a sample of what stands there."""
-    why = [{"rule": "error:read", "value": None, "evidence": f"at {failure.position}: {failure.reason}"}]
+    why = [{"rule": failure.rule, "value": None, "evidence": f"at {failure.position}: {failure.reason}"}]
     return {"id": position_id(source, failure.position), "text": failure.sample, "source": source, "why": why}
 
 
@@ -135,6 +150,7 @@ def run(settings: recipe.Recipe, engine_name: str = "spark", overwrite: bool = F
     start, raw, folder = time.perf_counter(), settings.raw, storage.join(settings.workdir, "ingest")
     left_out: list[str] = []
     layouts.check(raw.kind, raw.layout, raw.columns)
+    moments.zone(raw.timezone, "raw.timezone")
     path, fetched = raw.path, None
     if raw.hub is not None:
         path = storage.join(settings.workdir, "raw")
@@ -143,7 +159,7 @@ def run(settings: recipe.Recipe, engine_name: str = "spark", overwrite: bool = F
     listing = hashlib.sha256("\n".join(f"{file.url}\t{file.size}" for file in files).encode()).hexdigest()
     options = readers.Options(text=raw.text, id=raw.id, encoding=raw.encoding, document=raw.document, extract=raw.extract,
                               max_document_bytes=raw.max_document_bytes, kind=raw.kind, layout=raw.layout, columns=raw.columns,
-                              quotes=settings.dropped_text == "keep")
+                              newlines=raw.newlines, timezone=raw.timezone, quotes=settings.dropped_text == "keep")
     how = raw.model_dump(exclude={"licence", "file_mb"})
     identity = {"stage": "ingest", "recipe": settings.name, "files": {"count": len(files), "listing": listing}, "raw": how,
                 "dropped_text": settings.dropped_text, "readers": readers.VERSION}
@@ -160,6 +176,8 @@ def run(settings: recipe.Recipe, engine_name: str = "spark", overwrite: bool = F
     engine.run(engine_name, task, missing, "ingest", lambda: len(passport.finished(folder)))
     notes = [f"{len(left_out)} files are of no known format and were left out, such as {left_out[0]}"] if left_out else []
     notes += amend.run(folder, [group.name for group in groups], engine_name, raw.id is not None, raw.on_duplicate_id)
+    if raw.layout == "log":
+        layouts_log.absent(folder, raw.columns)
     found = passport.resummarise(folder)
     seen = layouts_seen(folder, groups)
     for name, one in seen.items():

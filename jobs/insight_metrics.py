@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from gristmill.jobs import embedding, insight_columns, parts, passport, stage, steps, storage, summary
 from gristmill.jobs.insight_columns import LENGTHS, Custom
-from gristmill.udfs import assets, conflicts, kernels, overlap, registry, topics
+from gristmill.udfs import assets, conflicts, dialogue_digest, kernels, overlap, registry, topics
 from gristmill.udfs.characters import BITS, SPACE
 from gristmill.udfs.dialogues import COLUMNS, ROLES, Dialogues
 from gristmill.udfs.errors import InputError
@@ -156,7 +156,7 @@ class Measure:
         if rows.dialogues is None:
             return {"row_hash": hashes(rows.text)}
         questions, answers = conflicts.verdicts(rows.dialogues)
-        return {"row_hash": hashes(Texts(rows.dialogues.everything())), "prompt_hash": prompts(rows.dialogues),
+        return {"row_hash": hashes(Texts(dialogue_digest.everything(rows.dialogues))), "prompt_hash": prompts(rows.dialogues),
                 "answered": pa.array(np.bincount(rows.dialogues.rows[rows.dialogues.chosen("response")], minlength=len(rows.text)) > 0),
                 "conflict_question": pa.array(questions[:, 0].view(np.int64)),
                 "conflict_answer": pa.array(answers.view(np.int64), mask=answers == 0)}

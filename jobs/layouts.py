@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from gristmill.jobs import layouts_log
 from gristmill.jobs.layouts_chat import COLUMN, read_chat, read_preferred, write_chat, write_preferred
 from gristmill.jobs.layouts_fields import ANSWER, PROMPT, REFERENCE, read_fields, write_fields
 from gristmill.jobs.layouts_qianfan import is_turns, kind_of, read_qianfan, write_qianfan
@@ -49,6 +50,8 @@ LAYOUTS: dict[str, Layout] = {
     "turns": Layout(read_turns, write_turns, ("prompts",)),
     "gristmill": Layout(read_own, write_own, KINDS),
 }
+# The kinds of each layout that can be read; a log is only read.
+READS = {**{name: one.kinds for name, one in LAYOUTS.items()}, "log": layouts_log.KINDS}
 # A row of the one kind that can be read as the other: what it has besides stays a column, or is a question without an answer.
 AS = {("prompts", "conversations"), ("unpaired", "conversations"), ("conversations", "unpaired"), ("conversations", "prompts")}
 # What `columns` may name: the fields that layouts know.
@@ -71,6 +74,8 @@ def detect(row: Any) -> tuple[str, str]:
         raise Unreadable("", row, "a row is an object or a list")
     if "origin" in row and (kind := _own(row)):
         return "gristmill", kind
+    if layouts_log.is_log(row):
+        return "log", "conversations"
     if "preferred_output" in row:
         return "openai_preference", "preference"
     paired: bool = row.get("chosen") is not None and row.get("rejected") is not None
@@ -151,15 +156,20 @@ def read(row: Any, kind: str, layout: str = "auto", columns: Mapping[str, str] |
     return named(row, kind, layout, columns)[1]
 
 
-def named(row: Any, kind: str, layout: str = "auto", columns: Mapping[str, str] | None = None) -> tuple[str, dict[str, Any]]:
-    """(the layout's name, the canonical row); see read."""
+def named(row: Any, kind: str, layout: str = "auto", columns: Mapping[str, str] | None = None,
+          log: layouts_log.Log | None = None) -> tuple[str, dict[str, Any]]:
+    """(the layout's name, the canonical row); see read. `log` reads rows of logs."""
     shadowed: list[str] = []
+    if layout == "log":
+        return (log or layouts_log.Log(columns or {})).read(row, kind)
     if columns:
         row, shadowed = renamed(row, columns)
     if layout == "auto":
         layout, native = detect(row)
-        if kind not in LAYOUTS[layout].kinds or (native != kind and (native, kind) not in AS):
+        if kind not in READS[layout] or (native != kind and (native, kind) not in AS):
             raise Unreadable("", list(row) if isinstance(row, dict) else row, f"is {layout} with {native}, and no {kind}")
+    if layout == "log":
+        return (log or layouts_log.Log({})).read(row, kind)
     if layout == "trl" and kind == "conversations" and isinstance(row, dict) and row.get("messages") is not None:
         layout = "openai"
     found = LAYOUTS[layout].read(row, kind, layout)
@@ -183,8 +193,8 @@ def renamed(row: Any, columns: Mapping[str, str]) -> tuple[Any, list[str]]:
 
 def write(row: dict[str, Any], kind: str, layout: str) -> tuple[Any, list[str]]:
     """The row as a layout has it, and what of it is lost. Raises Unwritable where the layout cannot hold it."""
-    if kind not in LAYOUTS[layout].kinds:
-        raise Unwritable(f"{layout} has no {kind}")
+    if layout not in LAYOUTS or kind not in LAYOUTS[layout].kinds:
+        raise Unwritable(f"{layout} has no {kind}" if layout in LAYOUTS else f"a {layout} is only read")
     out, losses = LAYOUTS[layout].write(row, kind, layout)
     if row.get("origin"):
         facts = facts_of(row, layout)
@@ -219,8 +229,13 @@ def is_reserved(name: str, kind: str) -> bool:
 
 def check(kind: str, layout: str, columns: Mapping[str, str]) -> None:
     """Whether a recipe's `layout` and `columns` are such that rows of its kind can be read. Raises RecipeError."""
+    if layout == "log":
+        layouts_log.check(kind, columns)
+        return
     if layout != "auto" and layout not in LAYOUTS:
-        raise RecipeError(f"layout: {layout} is not known.{nearest(layout, LAYOUTS)} Known are auto {' '.join(LAYOUTS)}")
+        raise RecipeError(f"layout: {layout} is not known.{nearest(layout, READS)} Known are auto {' '.join(READS)}")
+    if path := next((path for path in columns.values() if path.startswith("$")), None):
+        raise RecipeError(f"columns: {path} is a path into rows of a log; add `layout: log`")
     if layout != "auto" and kind not in LAYOUTS[layout].kinds:
         able = " ".join(name for name, one in LAYOUTS.items() if kind in one.kinds)
         raise RecipeError(f"layout: {layout} has no {kind}; those that have are {able}")

@@ -15,7 +15,8 @@ from gristmill.jobs.layouts_values import Unreadable, Unwritable, dumps, facts_j
 from gristmill.udfs.dialogues import COLUMNS
 
 # What a column of the user's may not be called in a table of a kind; one that is gets `raw_` in front.
-RESERVED = {kind: re.compile(f"(raw_)*({'|'.join(['text', 'source', 'position', 'id', *names])})") for kind, names in COLUMNS.items()}
+OURS = ("text", "source", "position", "id", "why")
+RESERVED = {kind: re.compile(f"(raw_)*({'|'.join([*OURS, *names])})") for kind, names in COLUMNS.items()}
 PARTS = ("openai", "openai_preference", "trl")             # layouts whose images stand in the content as a rule
 Messages = list[dict[str, Any]]
 

@@ -15,6 +15,8 @@ BAD = {"0", "0.0", "-1", "false", "no", "bad", "rejected", "undesirable", "negat
 class Unreadable(ValueError):
     """A row is not as its layout says; the message has the field, what is wrong with it, and its value; `unquoted` leaves that out."""
 
+    rule = "error:read"          # what the ledger calls it
+
     def __init__(self, field: str, value: Any, what: str):
         self.unquoted = f"{repr(field) + ' ' if field else ''}{what}"
         super().__init__(f"{self.unquoted}: {shown(value)}")

@@ -11,6 +11,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from gristmill.udfs.errors import InputError
 __all__ = ["BROKEN", "VERSION", "Bad", "File", "Options", "Split", "column", "find", "json_text", "read", "split"]
 
 VERSION = "1"              # part of an output's identity: change it where the same bytes give other records
-RESERVED = re.compile("(raw_)*(text|source|position|id)")
+RESERVED = re.compile("(raw_)*(text|source|position|id|why)")
 FIELDS = 200               # an object with more keys is a map and stays JSON text
 DEPTH = 12                 # nesting that Arrow is asked to hold
 BROKEN = (OSError, ValueError, NotImplementedError)   # what Arrow raises at a file that is not as it should be
@@ -37,7 +38,7 @@ def read(split: Split, options: Options, skipped: Counter[str] | None = None) ->
     """Batches of about 4 MB of text, a larger document alone, with what could not be read among them.
 
     Columns: text, source (the split's URL), position (byte of the line or record, or number of the row or line), id (null
-    without options.id), then the record's own; one of those that is called like the first four gets `raw_` in front. JSON
+    without options.id), then the record's own; one of those that is called like the first four, or `why`, gets `raw_` in front. JSON
     values keep their types; where they differ within a batch they become JSON text. `skipped` counts the records of a WARC
     that are no documents. Raises InputError where no record has the text.
     """
@@ -132,6 +133,8 @@ def _type(values: list[Any], depth: int) -> pa.DataType | None:
     kinds = set(map(type, values)) - {type(None)}
     if len(kinds) < 2 and kinds <= {str, bool, float}:
         return {str: pa.string(), bool: pa.bool_(), float: pa.float64()}[kinds.pop()] if kinds else pa.null()
+    if kinds == {datetime} and all(value.tzinfo for value in values if value is not None):
+        return pa.timestamp("us", tz="UTC")
     if kinds <= {int, float}:
         whole = [value for value in values if type(value) is int]
         bound = 2**63 if len(kinds) == 1 else 2**53

@@ -13,12 +13,13 @@ import yaml
 from gristmill.jobs.sections import Audit, Decontaminate, Dedup, Insight, LabelConflict, Mix, Raw, Release, Section, Split
 from gristmill.jobs.sections_infer import Infer
 from gristmill.jobs.sections_redact import Redact
+from gristmill.jobs.sections_sample import Sample
 from gristmill.jobs.steps import Step, explain, nearest
 from gristmill.jobs.steps import parse as parse_steps
 from gristmill.udfs.dialogues import COLUMNS, SLOTS
 from gristmill.udfs.errors import RecipeError
 
-FLOW = ("clean", "label_conflict", "dedup", "decontaminate", "redact", "infer", "split", "mix", "insight", "audit", "release")
+FLOW = ("sample", "clean", "label_conflict", "dedup", "decontaminate", "redact", "infer", "split", "mix", "insight", "audit", "release")
 ASIDE = ("insight", "audit")         # sections that look at rows and change none
 
 
@@ -32,6 +33,7 @@ class Recipe(Section):
     max_error_rate: float = pydantic.Field(default=0.01, ge=0, le=1)
     dropped_text: Literal["keep", "hash", "none"] = "keep"
     score_dropped: bool = False
+    sample: Sample | None = None
     clean: list[Any] | None = None
     label_conflict: LabelConflict | None = None
     dedup: Dedup | None = None

@@ -46,6 +46,8 @@ class Options:
     kind: str = "pretrain"
     layout: str = "auto"
     columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    newlines: str = "keep"         # or space, unescape: what becomes of line breaks in messages
+    timezone: str = "UTC"          # of a log's times that name none
     quotes: bool = True            # whether the reason why a row is wrong has the value that is
 
     def __post_init__(self) -> None:

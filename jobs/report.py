@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gristmill.jobs import charts, duplicates_page, infer_page, mix_page, personal_page, samples, split_page, storage, summary
+from gristmill.jobs import charts, duplicates_page, infer_page, mix_page, personal_page, sample_page, samples, split_page, storage, summary
 from gristmill.jobs.findings import Keep, asked, flow, ordered_rules, rates, seconds_by_step, verdicts
 from gristmill.jobs.page import bar, cells, code, esc, fill, grid, number, share, short, split
 from gristmill.jobs.passport import finished
@@ -22,10 +22,12 @@ from gristmill.jobs.recipe import Recipe
 from gristmill.jobs.steps import Rule
 
 FILES = 50         # sources that are listed
-PAGES: dict[str, Any] = {"split": split_page, "mix": mix_page}
+PAGES: dict[str, Any] = {"sample": sample_page, "split": split_page, "mix": mix_page}
 MEANINGS = {"error:read": "could not be read", "duplicate_id": "an earlier row has the id", "exact": "the same text as one that stays",
-            "near": "similar to one that stays", "lines": "nothing but frequent lines",
-            "label_conflict": "contradicts another row", "error:redact": "could not be searched"}
+            "near": "similar to one that stays", "lines": "nothing but frequent lines", "label_conflict": "contradicts another row",
+            "failed_call": "a call that failed", "no_answer": "a call without an answer", "time": "outside the window",
+            "match": "not what is looked for", "grown": "a longer row begins with it", "sampled": "not drawn",
+            "error:redact": "could not be searched"}
 
 
 def table(console: Console, stage: str, passport: Mapping[str, Any]) -> None:
@@ -85,7 +87,7 @@ def write(settings: Recipe, stage: str, passport: Mapping[str, Any]) -> str:
         "What left, and why": _funnel(passport),
         **(duplicates_page.sections(folder, settings, passport) if stage == "dedup"
            else personal_page.sections(folder, passport) if stage == "redact"
-           else {"What it took": infer_page.section(passport)} if stage == "infer"
+           else infer_page.sections(folder, settings, passport) if stage == "infer"
            else PAGES[stage].report(passport) if stage in PAGES else {"Scores by language": charts.scores(passport)}),
         "Where it came from": _files(folder, passport) if stage == "ingest" else "",
         "Documents to read": _samples(folder, settings, passport) if stage != "redact" else "",     # which may hold values that stay

@@ -27,6 +27,8 @@ class Raw(Section):
     kind: Literal["pretrain", "conversations", "preference", "unpaired", "ranked", "prompts"] = "pretrain"
     layout: str = "auto"
     columns: dict[str, str] = {}
+    newlines: Literal["keep", "space", "unescape"] = "keep"
+    timezone: str = "UTC"
     format: Literal["auto", "jsonl", "json", "csv", "tsv", "parquet", "text", "markdown", "html", "warc"] = "auto"
     text: str = "text"
     id: str | None = None
@@ -46,6 +48,8 @@ class Raw(Section):
         stray = [name for name, value in given.items() if value]
         if self.hub is None and stray:
             raise ValueError(f"{', '.join(stray)}: only for `hub`")
+        if self.kind == "pretrain" and (self.newlines != "keep" or self.timezone != "UTC"):
+            raise ValueError("newlines and timezone are of fine-tuning rows, `kind: conversations` or another kind")
         return self
 
 

@@ -1,60 +1,18 @@
-"""The sections of a recipe that ask teachers, as pydantic models."""
+"""The section of a recipe that asks teachers, as pydantic models. A task's own settings stand under its name."""
 
 import re
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import pydantic
 
 from gristmill.jobs.sections import Section
+from gristmill.jobs.sections_augment import Augment
+from gristmill.jobs.sections_judge import Judge
+from gristmill.jobs.sections_label import Label
+from gristmill.jobs.sections_repair import Repair
+from gristmill.jobs.sections_teacher import Teacher
 
-
-class Price(Section):
-    """What a million tokens cost."""
-
-    prompt: float = pydantic.Field(default=0.0, ge=0)
-    completion: float = pydantic.Field(default=0.0, ge=0)
-    currency: str = "USD"
-
-
-class Teacher(Section):
-    """A model that is asked, and how much it may be asked. Ceilings are shared by all actors; times are in seconds.
-
-    `key_env` names the environment variable that holds the key; a key stands nowhere else. `retries` are of one call, `patience` is how
-    long the teacher may be down before the job stops. `extra` goes into every request's body as it is (`enable_thinking`, …).
-    """
-
-    engine: Literal["openai", "transformers", "vllm"] = "openai"
-    model: str = pydantic.Field(min_length=1)
-    base_url: str | None = None
-    api: Literal["chat", "completions"] = "chat"
-    key_env: str | None = pydantic.Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
-    in_flight: int = pydantic.Field(default=16, ge=1, le=4096)
-    rpm: float | None = pydantic.Field(default=None, gt=0)
-    tpm: float | None = pydantic.Field(default=None, gt=0)
-    timeout: float = pydantic.Field(default=120, gt=0)
-    retries: int = pydantic.Field(default=6, ge=0)
-    patience: float = pydantic.Field(default=600, gt=0)
-    backoff: float = pydantic.Field(default=0.5, gt=0)
-    price: Price | None = None
-    extra: dict[str, Any] = pydantic.Field(default_factory=dict)
-    options: dict[str, Any] = pydantic.Field(default_factory=dict)
-    cpus: float = pydantic.Field(default=0.5, ge=0)
-    gpus: float = pydantic.Field(default=0, ge=0)
-
-    @pydantic.model_validator(mode="after")
-    def _reached(self) -> "Teacher":
-        # Not a validator of the field: what it refuses must not be printed.
-        if self.engine != "openai":
-            return self
-        if not self.base_url:
-            raise ValueError("engine: openai needs `base_url`, such as http://127.0.0.1:8000/v1")
-        parts = urlsplit(self.base_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("base_url is an http or https address, such as http://127.0.0.1:8000/v1")
-        if parts.username or parts.password or parts.query or parts.fragment:
-            raise ValueError("base_url holds a name, a password or a query; a key belongs in the environment variable of `key_env`")
-        return self
+OWN = ("label", "augment", "repair", "judge")     # tasks with settings of their own
 
 
 class Infer(Section):
@@ -79,6 +37,17 @@ class Infer(Section):
     accept: list[Any] = pydantic.Field(default_factory=list)
     max_error_rate: float | None = pydantic.Field(default=None, ge=0, le=1)
     actors: int = pydantic.Field(default=2, ge=1)
+    label: Label | None = None
+    augment: Augment | None = None
+    repair: Repair | None = None
+    judge: Judge | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _of_the_task(self) -> "Infer":
+        for name in OWN:
+            if name != self.task and getattr(self, name) is not None:
+                raise ValueError(f"{name}: is for `task: {name}`, and the task is {self.task}")
+        return self
 
     @pydantic.field_validator("template")
     @classmethod

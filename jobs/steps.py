@@ -72,12 +72,11 @@ def explain(item: Any, model: type[pydantic.BaseModel], prefix: str = "") -> str
     """One line for one pydantic error, with the nearest valid key where a key is unknown."""
     place = ".".join(str(part) for part in item["loc"] if not str(part).startswith(("dict[", "list[", "function-", "constrained")))
     if item["type"] == "extra_forbidden":
-        fields: Iterable[str] = model.model_fields
         inner = model
-        for part in item["loc"][:-1]:
+        for part in (one for one in item["loc"][:-1] if not isinstance(one, int)):
             kind = inner.model_fields[str(part)].annotation
             inner = next((k for k in (kind, *get_args(kind)) if isinstance(k, type) and issubclass(k, pydantic.BaseModel)), inner)
-            fields = inner.model_fields
+        fields = [field.alias or name for name, field in inner.model_fields.items()]
         return f"{prefix}{place}: unknown key.{nearest(str(item['loc'][-1]), fields)}"
     if item["type"] == "missing":
         return f"{prefix}{place}: is missing"

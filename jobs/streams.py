@@ -42,12 +42,13 @@ class Bad:
     position: int
     reason: str
     sample: str
+    rule: str = "error:read"
 
 
-def bad(position: int, reason: str, start: bytes | str = "") -> Bad:
+def bad(position: int, reason: str, start: bytes | str = "", rule: str = Bad.rule) -> Bad:
     """A Bad with the first 200 characters of the record, fit for any UTF-8 file."""
     text = start[:800].decode(errors="replace") if isinstance(start, bytes) else start[:200]
-    return Bad(position, reason, text[:200].encode(errors="replace").decode())
+    return Bad(position, reason, text[:200].encode(errors="replace").decode(), rule)
 
 
 def opened(url: str) -> IO[bytes]:

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gristmill.udfs import dialogue_digest
 from gristmill.udfs.dialogues import Dialogues, kind_of
 
 SMALL = 200            # bins from 0 to 1; above that, which no ratio is, 16 bins a doubling
@@ -89,7 +90,7 @@ def of_result(table: pa.Table, kept: np.ndarray, units: Mapping[str, str], langu
 
 def _content(table: pa.Table) -> pa.Array | pa.ChunkedArray:
     """What makes each row what it is: a document's text, and all of a fine-tuning row's messages and labels."""
-    return table["text"] if kind_of(table.schema) == "pretrain" else Dialogues(table).everything()
+    return table["text"] if kind_of(table.schema) == "pretrain" else dialogue_digest.everything(Dialogues(table))
 
 
 def of_documents(table: pa.Table, kept: bool) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import orjson
 
 from gristmill.jobs.calls import Request
 from gristmill.jobs.flow import Send
-from gristmill.jobs.sections_infer import Teacher
+from gristmill.jobs.sections_teacher import Teacher
 from gristmill.udfs.errors import RecipeError
 
 ENGINES = {name: f"gristmill.jobs.teachers_{name}" for name in ("openai", "transformers", "vllm")}

@@ -17,7 +17,7 @@ import orjson
 
 from gristmill.jobs.calls import Answer, Failed, Request
 from gristmill.jobs.flow import Send
-from gristmill.jobs.sections_infer import Teacher
+from gristmill.jobs.sections_teacher import Teacher
 from gristmill.udfs.errors import RecipeError
 
 LARGEST = 32 << 20                 # bytes of an answer, over which it is nonsense

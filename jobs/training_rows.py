@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from gristmill.jobs import storage
 from gristmill.jobs.canonical import KIND, RENAMED
 from gristmill.jobs.steps import nearest
+from gristmill.udfs import dialogue_digest
 from gristmill.udfs.dialogues import COLUMNS, MESSAGE, MESSAGES, RESPONSES, Dialogues, relisted
 from gristmill.udfs.errors import InputError
 
@@ -114,7 +115,7 @@ def _json(text: str | None) -> str | None:
 
 def content(table: pa.Table, kind: str) -> pa.Array:
     """What makes each row of a section what it is, whatever its columns beside: its text, or all of its messages and labels."""
-    return table["text"].combine_chunks() if kind == "pretrain" else Dialogues(table, kind).everything()
+    return table["text"].combine_chunks() if kind == "pretrain" else dialogue_digest.everything(Dialogues(table, kind))
 
 
 def beside(table: pa.Table, names: Sequence[str]) -> pa.Array | None:

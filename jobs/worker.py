@@ -18,7 +18,7 @@ from gristmill.jobs.call_index import Index
 from gristmill.jobs.call_log import Log
 from gristmill.jobs.calls import Answer, Call, Outcome, Request
 from gristmill.jobs.flow import Flow, Limits, Send
-from gristmill.jobs.sections_infer import Teacher
+from gristmill.jobs.sections_teacher import Teacher
 from gristmill.udfs.errors import EngineError, ErrorRateError, GristmillError
 
 SLICE = 256              # rows that become Python objects at a time

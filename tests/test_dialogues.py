@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dialogue_rows import ingested, kept, rows, settings
 from gristmill.jobs import clean, dedup, explain, label_conflict, passport, recipe, redact, stage
-from gristmill.udfs import conflicts
+from gristmill.udfs import conflicts, dialogue_digest
 from gristmill.udfs.dialogue_strings import Joined
 from gristmill.udfs.dialogues import COLUMNS, MESSAGES, RESPONSES, ROLES, SLOTS, Dialogues, kind_of, of_rows
 from gristmill.udfs.errors import InputError, RecipeError
@@ -98,7 +98,7 @@ def test_what_makes_a_row_differ_is_in_everything(kind, data):
     assume(entries)
     message = data.draw(st.sampled_from(entries))[2]
     message[change] = not message["train"] if change == "train" else (message[change] or "") + "x"
-    one, two = (Dialogues(of_rows(given_, kind)).everything()[0].as_py() for given_ in (found, other))
+    one, two = (dialogue_digest.everything(Dialogues(of_rows(given_, kind)))[0].as_py() for given_ in (found, other))
     assert one != two
 
 

@@ -1,11 +1,14 @@
 """One recipe, equal tables on every engine; killed half way, the same digest, with only the missing parts made anew."""
 
+import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,8 +16,14 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from gristmill.jobs import clean, engine, ingest, passport, recipe
+from gristmill.jobs import clean, engine, infer, infer_part, ingest, parts, passport, recipe, run
+from gristmill.jobs.calls import message, refused
+from gristmill.jobs.worker import Job
+from gristmill.udfs.dialogues import of_rows
 from gristmill.udfs.errors import EngineError, GristmillError, InputError
+from infer_rows import prompts
+from infer_rows import settings as asking
+from server_openai import Server
 
 CLEAN = [
     "normalise_whitespace", "char_count", "word_count", {"char_repetition": {"n": {"zh": 3, "en": 10}}}, "dup_line_fraction",
@@ -64,15 +73,76 @@ def test_spark_equals_local(corpus, tmp_path, spark):
     same(tmp_path / "a", tmp_path / "b")
 
 
-def test_ray_equals_local(corpus, tmp_path):
+@pytest.fixture(scope="module")
+def local_ray():
+    """One Ray of this machine for all tests here."""
     ray = pytest.importorskip("ray")
+    os.environ.update(RAY_AUTH_MODE="disabled", RAY_USAGE_STATS_ENABLED="0")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100_000_000)
+    yield
+    ray.shutdown()
+
+
+def test_ray_equals_local(corpus, tmp_path, local_ray):
     a = both(settings(corpus, tmp_path / "a"), "local")
-    try:
-        b = both(settings(corpus, tmp_path / "b"), "ray")
-    finally:
-        ray.shutdown()
+    b = both(settings(corpus, tmp_path / "b"), "ray")
     assert a["digest"] == b["digest"]
     same(tmp_path / "a", tmp_path / "b")
+
+
+FLOW = {
+    "clean": ["normalise_whitespace", "turns", "user.char_count", {"keep": ["user.char_count >= 4"]}],
+    "label_conflict": {"action": "drop"}, "dedup": {"slot": "prompt", "exact": "folded", "threshold": 0.8},
+    "decontaminate": {"benchmarks": ["BENCHMARK"]}, "redact": {"default": "mask"}, "split": {"train": 0.8, "validation": 0.1, "test": 0.1},
+    "mix": {"sources": [{"path": "self"}, {"path": "GENERAL", "name": "general", "rate": 1.5}]}, "release": {"name": "r", "version": "1.0.0", "root": "ROOT"},
+}
+
+
+def dialogues(path, name, count):
+    """Rows of alpaca: some short, some with a person's number, some that contradict, repeat or nearly repeat one another."""
+    with open(path, "w", encoding="utf-8") as out:
+        for n in range(count):
+            same = n - n % 7 // 6 - 2 * (n % 11 // 10)
+            ask = "短" if n % 23 == 0 else f"{name}第{same}题：{same * 31 % 97}号规定是否适用于第{same}类组织和{same * 7}号个人？请举出{same}个例子。"
+            answer = f"{'是的' if n % 2 else '不是'}，见第{n % 13}条。联系人电话1381234{n:04d}，邮箱user{n}@b-mail.com。" * (1 + n % 3)
+            out.write(json.dumps({"instruction": ask, "input": "", "output": answer}, ensure_ascii=False) + "\n")
+
+
+def stored(folder):
+    """The bytes of every file of rows, by its path."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.parquet"))}
+
+
+@pytest.mark.parametrize("sections", [("clean", "redact"), pytest.param(tuple(FLOW), marks=pytest.mark.slow)], ids=["two", "every"])
+def test_sections_write_the_same_bytes_on_spark_and_on_ray(tmp_path, spark, local_ray, monkeypatch, sections):
+    monkeypatch.setattr(ingest, "LEAST", 10_000)
+    for name, count in (("own", 400), ("general", 40)):
+        dialogues(tmp_path / f"{name}.jsonl", name, count)
+    rows = (tmp_path / "own.jsonl").read_text(encoding="utf-8").splitlines()
+    (tmp_path / "benchmark.jsonl").write_text("\n".join(json.dumps({"question": json.loads(row)["instruction"]}) for row in rows[40:60]))
+    named = {"BENCHMARK": "benchmark.jsonl", "GENERAL": "general/ingest", "ROOT": "out/releases"}
+    flow = json.loads(re.sub("|".join(named), lambda found: str(tmp_path / named[found[0]]), json.dumps(FLOW)))
+
+    def parsed(name, out, **sections):
+        raw = {"path": str(tmp_path / f"{name}.jsonl"), "kind": "conversations", "file_mb": 0.1, "licence": "own"}
+        return recipe.parse({"name": "flow", "workdir": str(tmp_path / out), "raw": raw, **sections})
+
+    def result(name):
+        whole = parsed("own", "out", **{section: flow[section] for section in sections})
+        sealed = {section: run.SECTIONS[section](whole, name, False) for section in whole.sections()}
+        (tmp_path / "out").rename(tmp_path / name)
+        return sealed, stored(tmp_path / name)
+
+    ingest.run(parsed("general", "general"), "local")
+    one, files = result("spark")
+    other, again = result("ray")
+    assert list(one) == ["ingest", *sections]
+    assert {name: found["digest"] for name, found in one.items()} == {name: found["digest"] for name, found in other.items()}
+    assert files.keys() == again.keys()
+    assert [path for path in files if files[path] != again[path]] == []
+    for section in {"clean", "label_conflict", "dedup", "decontaminate"}.intersection(sections):
+        assert one[section]["rows"]["dropped"] > 0, section
+    assert len([path for path in files if path.startswith("redact/kept")]) > 2
 
 
 def test_the_number_of_parts_does_not_matter(many, tmp_path, monkeypatch):
@@ -208,3 +278,37 @@ def test_a_task_that_fails_names_the_cause(corpus, tmp_path, spark):
 
     with pytest.raises(EngineError, match="no such thing"):
         engine.run("spark", bug, ["a.parquet"], "test", lambda: 0)
+    with pytest.raises(EngineError, match="--py-files dist/gristmill.zip"):
+        raise engine.cause(RuntimeError("a trace\nModuleNotFoundError: No module named 'gristmill'\n"))
+
+
+def test_a_part_of_infer_is_the_same_file_whatever_answers_come_first(tmp_path):
+    schema = infer_part.schema(of_rows([], "prompts").schema, "conversations", {})
+    rows = [{"id": str(n), "text": "", "source": "", "messages": [message("user", f"问题{n}" * (n % 9)), message("assistant", "答" * (n % 50 * 100))],
+             "why": [refused("error:timeout")] if n % 31 == 0 else []} for n in range(700)]
+
+    async def make(name, order):
+        job = Job(str(tmp_path / name), "", None, {}, schema)
+        with ThreadPoolExecutor(1) as executor:
+            half = infer_part.Half(parts.Part("part-00000", ""), job, executor, lambda count: None)
+            for n in order:
+                half.started += 1
+                half.put(n, [rows[n]], {})
+            half.end()
+            await half.whole
+        return stored(tmp_path / name)
+
+    one, *others = [asyncio.run(make(str(k), order)) for k, order in enumerate([
+        range(700), reversed(range(700)), [*range(1, 500), 0, *range(500, 700)]])]
+    assert sorted(one) == ["dropped/part-00000.parquet", "kept/part-00000.parquet"]
+    assert others == [one] * 2
+
+
+def test_a_worker_that_finds_no_room_holds_nobody_up(tmp_path, local_ray):
+    prompts(tmp_path, [f"问题{n}" for n in range(40)], files=4)
+    asked = {"teacher": {"cpus": 2}}                               # of two, so that the second worker finds none
+    with Server(models=["other"]) as server, pytest.raises(EngineError, match="http 404"):
+        infer.run(asking(tmp_path, server.url, **asked), "ray")
+    with Server(latency=0.01) as server:
+        sealed = infer.run(asking(tmp_path, server.url, **asked), "ray", True)
+    assert sealed["rows"]["kept"] == 40

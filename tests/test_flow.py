@@ -13,7 +13,7 @@ from gristmill.jobs import coordinator, flow, teachers_openai
 from gristmill.jobs.calls import Answer, Failed, Request, asked, message, thought
 from gristmill.jobs.flow import SLACK, Flow, Limits, Pace
 from gristmill.jobs.parts import Part
-from gristmill.jobs.sections_infer import Teacher
+from gristmill.jobs.sections_teacher import Teacher
 from gristmill.udfs.errors import EngineError
 
 ASK = Request(({"role": "user", "content": "?"},))

@@ -224,10 +224,10 @@ def test_json_values_keep_their_types(tmp_path):
 
 
 def test_columns_called_like_ours_are_kept_under_raw(tmp_path):
-    write(tmp_path / "x.jsonl", jsonl({"content": "a", "text": "t", "source": "s", "position": 5, "id": 7, "raw_id": 8}))
+    write(tmp_path / "x.jsonl", jsonl({"content": "a", "text": "t", "source": "s", "position": 5, "id": 7, "raw_id": 8, "why": "w"}))
     rows, _ = whole(tmp_path, text="content", id="id")
     ours = {"text": "a", "source": str(tmp_path / "x.jsonl"), "position": 0, "id": "7"}
-    assert rows == [ours | {"raw_text": "t", "raw_source": "s", "raw_position": 5, "raw_raw_id": 8}]
+    assert rows == [ours | {"raw_text": "t", "raw_source": "s", "raw_position": 5, "raw_raw_id": 8, "raw_why": "w"}]
     rows, _ = whole(tmp_path, text="content")
     assert (rows[0]["id"], rows[0]["raw_id"]) == (None, 7)
     rows, _ = whole(tmp_path, text="content", id="source")

@@ -86,10 +86,10 @@ class Dialogues:
         out = []
         for name, dtype in COLUMNS[self.kind].items():
             if dtype == MESSAGES:
-                lists = _whole(self.table[name])
+                lists = whole(self.table[name])
                 out.append(Place(name, lists, np.arange(len(lists)), pc.list_flatten(lists)))
             elif dtype == RESPONSES:
-                outer = _whole(self.table[name])
+                outer = whole(self.table[name])
                 lists = pc.struct_field(pc.list_flatten(outer), "messages")
                 out.append(Place(name, lists, pc.list_parent_indices(outer).to_numpy(), pc.list_flatten(lists)))
         return out
@@ -153,7 +153,7 @@ class Dialogues:
         if self.kind != "ranked":
             column = {"preference": "rejected" if worst else "chosen", "unpaired": "" if worst else "completion"}.get(self.kind)
             return np.asarray(self.columns == column)
-        outer = _whole(self.table["responses"])
+        outer = whole(self.table["responses"])
         scores = pc.struct_field(pc.list_flatten(outer), "score").fill_null(np.nan).to_numpy()
         parents, place = pc.list_parent_indices(outer).to_numpy(), np.arange(len(scores))
         scored = np.flatnonzero(~np.isnan(scores))
@@ -181,7 +181,7 @@ class Dialogues:
         """Texts[n]: what the messages of a slot say in each row, BETWEEN them; empty where it has none, never null."""
         if name not in self._slots:
             if name == "reference":
-                self._slots[name] = Texts(_whole(self.table["reference"]).cast(pa.large_string()).fill_null(""))
+                self._slots[name] = Texts(whole(self.table["reference"]).cast(pa.large_string()).fill_null(""))
             else:
                 self._slots[name] = self._said(self._sorted(self.contents, self.chosen(name)))
         return self._slots[name]
@@ -232,23 +232,6 @@ class Dialogues:
         """int64[n]: messages of each row, of all columns."""
         return np.bincount(self.rows, minlength=len(self))
 
-    def everything(self) -> pa.Array:
-        """large_string[n]: all that makes a row what it is, for digests: of each message role, content, reasoning, calls, images, train."""
-        calls = self.field("tool_calls")
-        flat = pc.list_flatten(calls)
-        called = _between([pc.struct_field(flat, name) for name in ("name", "arguments")], "\x1d")
-        columns = [pa.array(self.columns.tolist(), pa.string()), *(self.field(name) for name in ("role", "content", "reasoning")),
-                   _lists(calls, called), _lists(self.field("images")), self.field("train")]
-        whole = _between(columns, "\x1f")
-        more = []
-        for name, dtype in COLUMNS[self.kind].items():
-            column = _whole(self.table[name])
-            if dtype == RESPONSES:
-                more.append(_lists(column, pc.struct_field(pc.list_flatten(column), "score").cast(pa.string())))
-            elif dtype != MESSAGES and name != "origin":
-                more.append(column)
-        return _between([self.joined(whole, np.ones(len(whole), bool), "\x1e"), *more], "\x1e")
-
     def replaced(self, contents: pa.Array) -> "Dialogues":
         """The same rows whose messages say these contents, large_string[m]; `text` follows. A null content stays null."""
         return self.rebuilt({"content": contents})
@@ -263,7 +246,7 @@ class Dialogues:
             messages = pa.StructArray.from_arrays(list(children.values()), fields=list(MESSAGE))
             column: pa.Array = relisted(place.lists, messages)
             if COLUMNS[self.kind][place.column] == RESPONSES:
-                outer = _whole(table[place.column])
+                outer = whole(table[place.column])
                 flat = pc.list_flatten(outer)
                 inner = pa.StructArray.from_arrays([column, pc.struct_field(flat, "score")], fields=list(RESPONSES.value_type))
                 column = relisted(outer, inner)
@@ -290,7 +273,7 @@ def of_rows(rows: Iterable[dict[str, Any]], kind: str, more: Iterable[pa.Field] 
     return with_text(pa.Table.from_pylist(list(rows), schema), kind)
 
 
-def _whole(column: pa.ChunkedArray) -> pa.Array:
+def whole(column: pa.ChunkedArray) -> pa.Array:
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
@@ -299,15 +282,3 @@ def relisted(lists: pa.Array, values: pa.Array) -> pa.Array:
     lengths = pc.list_value_length(lists).fill_null(0).to_numpy()
     offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
     return pa.ListArray.from_arrays(offsets, values, mask=lists.is_null() if lists.null_count else None)
-
-
-def _lists(lists: pa.Array, values: pa.Array | None = None) -> pa.Array:
-    """large_string[m]: each list's values, or these instead, in one string; '' for a null."""
-    values = (pc.list_flatten(lists) if values is None else values).cast(pa.large_string())
-    return pc.binary_join(relisted(lists, values.fill_null("")), pa.scalar("\x1c", pa.large_string())).fill_null("")
-
-
-def _between(columns: Iterable[pa.Array], separator: str) -> pa.Array:
-    """large_string[m]: the values of several columns in one string; a null is a NUL, which is not an empty string."""
-    texts = (column.cast(pa.large_string()).fill_null("\0") for column in columns)
-    return pc.binary_join_element_wise(*texts, pa.scalar(separator, pa.large_string()))
