@@ -102,6 +102,7 @@ def test_two_nodes_make_what_one_process_makes(cluster, expected, tmp_path):
     assert count == {f"问题{n}": 1 for n in range(COUNT)}
 
 
+@pytest.mark.slow
 def test_a_job_whose_driver_was_killed_goes_on_when_it_is_submitted_again(cluster, expected, tmp_path):
     entry = ("python", "-m", "gristmill.jobs.infer", recipe(tmp_path), "--engine", "ray")
     change(cluster, latency=0.5)
@@ -142,6 +143,7 @@ def test_a_node_that_is_killed_changes_nothing_and_one_that_comes_takes_its_plac
     assert count.total() - COUNT <= IN_FLIGHT // 2                 # in flight on that node
 
 
+@pytest.mark.slow
 def test_a_job_that_no_node_has_room_for_says_so(cluster, tmp_path):
     process, said = cluster.job("gristmill", "infer", recipe(tmp_path, cpus=3, patience=2), "--engine", "ray")
     assert process.wait(120) != 0
