@@ -412,7 +412,7 @@ def keys_of(job, rows):
 # --- killed ---
 
 def killed(tmp_path, count, kills, seed):
-    """Kill a run at random moments until it ends; check what the issue asks for."""
+    """Kill a run at random moments until it ends: each prompt has one accepted row, and nothing in the log was asked again."""
     prompts(tmp_path, questions(count), files=6)
     chance, in_flight, grown, running = random.Random(seed), 16, [], []
     with Server(latency=0.02, slow=0.2, faults=FAULTS, retry_after="0.05") as server:
