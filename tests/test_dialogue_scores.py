@@ -123,6 +123,14 @@ def cut_short(text, chance):
     return None
 
 
+def cut_inside(text, chance):
+    """The text cut inside a sentence that stands behind another one in its line, at least eight characters or six words in."""
+    kept = cut_short(text, chance) if text.rstrip()[-1] in "。.!！?？" else None
+    ends = list(re.finditer(r"[。！？!?]+[”’」』）)】》\"']*|(?<=[a-z])\.(?=\s)", kept.splitlines()[-1])) if kept else []
+    rest = kept.splitlines()[-1][ends[-1].end():] if ends else ""
+    return kept if len(re.findall("[\u4e00-\u9fff]", rest)) >= 8 or len(re.findall("[a-zA-Z]{2,}", rest)) >= 6 else None
+
+
 def half_width(text, _):
     changed = text.replace("，", ",").replace("。", ".").replace("：", ":")
     return changed if sum(a != b for a, b in zip(text, changed, strict=True)) * 50 > len(text) else None
@@ -152,7 +160,9 @@ def planted_words(question, answer, chance):
 
 
 PLANTED = {   # operator: [(sets, how a row is spoilt, the least share that is found)]
-    "truncated_response": [(("alpaca_zh", "dpo_zh", "medical", "tools_zh"), of_answer(cut_short), 0.82), (("alpaca_en", "dpo_en", "tools_en"), of_answer(cut_short), 0.76),
+    "truncated_response": [(("alpaca_zh", "dpo_zh", "medical", "tools_zh"), of_answer(cut_short), 0.84), (("alpaca_en", "dpo_en", "tools_en"), of_answer(cut_short), 0.80),
+                           (("alpaca_zh", "dpo_zh", "medical", "tools_zh", "alpaca_en", "dpo_en", "tools_en"), of_answer(cut_inside), 0.99),
+                           (("alpaca_zh", "alpaca_en"), of_answer(lambda text, chance: text.rstrip("。.") + chance.choice("（“《【") + "例如 so" if text.rstrip()[-1] in ".。" else None), 1.0),
                            (("alpaca_zh", "alpaca_en"), of_answer(lambda text, _: text + "\n```python\nprint(1)" if "```" not in text else None), 1.0)],
     "empty_response": [(("alpaca_zh", "alpaca_en"), of_answer(lambda _, chance: chance.choice(["", " \n", "无", "N/A", "[[\"\"]]", "……", "暂无回答。", "null"])), 1.0)],
     "unlabelled": [(("alpaca_zh", "gsm8k"), lambda question, *_: {"messages": [said("user", question)]}, 1.0)],

@@ -113,7 +113,10 @@ def plant_roles(rows):
 def plant_truncated(rows):
     answer(rows, 8, "Most books answer this in a chapter of its own. There are three of them, and the second one is the")
     answer(rows, 10, "The code is short. Here it is:\n```python\nprint(1)\n")
-    return {"truncated_response": [8, 10]}
+    answer(rows, 54, "Most books answer this in a chapter of its own (the shortest of them is")
+    answer(rows, 55, "说到这里，人们在冬天里谈得最多。第五十五号资料写得很清楚，读者可以自己去看，也可以")
+    answer(rows, 57, "说到这里，人们在冬天里谈得最多，有人把它叫做“")
+    return {"truncated_response": [8, 10, 54, 55, 57], "punctuation": [57]}          # a quotation that nobody closed is both
 
 
 def plant_long(rows):
@@ -176,7 +179,8 @@ def plant_limits(rows):
     rows[44]["messages"] = [user("Describe the sea in under 30 words."), assistant("The sea is wide and blue and deep. " + "Some of the waves are high, and some of the birds are white. " * 2 + "All of the sailors who went there came home with stories of storms, of islands without a name and of fish as long as a boat.")]
     rows[46]["messages"] = [user("List two colours. Reply in JSON."), assistant("Red and blue are two colours that everybody knows.")]
     rows[47]["messages"] = [user("写一句话描述大海，包含以下关键词：海鸥、灯塔。"), assistant("大海很宽，也很蓝，谁见过都不会忘记。")]
-    return {"length_obeyed": [44], "json_valid": [46], "keywords_obeyed": [47]}
+    rows[58]["messages"] = [user("Compare the two colours in a Markdown table."), assistant("Red is warm and blue is cold, and everybody knows both of them.")]
+    return {"length_obeyed": [44], "json_valid": [46], "keywords_obeyed": [47], "markdown_valid": [58]}
 
 
 def plant_echo(rows):

@@ -26,6 +26,7 @@ WAITING = np.zeros(0x10000, bool)            # marks with which no text ends
 WAITING[[*map(ord, "，、；：,;:—–-(（[［【〔{“「『《〈&+=/\\")]] = True
 DONE, LOOK, OPEN = 0, 1, 2                   # what the kernel says of an answer
 
+ASCII_PAIRS = re.compile(r"[()\[\]{}]")
 STOP = re.compile(r"[。！？!?…]+[”’」』）)】》\"']*|\.(?=[\s\"'”’)\]]|$)")
 MARKER = re.compile(r"\s*(?:[-*•·–](?=\s|$)|\(?[0-9０-９a-zA-Z一二三四五六七八九十]{1,3}[.、)）:：．]|[①-⑳])\s*")
 CODE = re.compile(r"[;{}]\s*$|^\s*(?:def|class|return|import|from|for|if|elif|else|while|try|with|print|var|let|const|function|public|"
@@ -39,6 +40,10 @@ UNFINISHED = re.compile(
     r"(?:\b(?:the|an?|and|or|of|but|because|your|my|our|their|its|than|such as|including|is|are|was|were|which|to|from|into|when|with|for|"
     r"that|by|as|will|would|can|could|should|have|has|i’m|i'm|i)|以及|或者|但是|因为|所以|如果|例如|比如|包括|通过|对于|关于|并且|而且|从而|以便|"
     r"其中|这些|一个|一种|一些|能够|可以|需要|[和与及或而但把被将让使向从在并])$")
+RUNNING = re.compile(r"\s[a-z][a-z'’]*(?=\s|$)")       # words of a sentence, which those of a name or a signature are not
+BEGUN = re.compile(r"it|in|if|we|you|he|she|they|this|these|those|there|when|while|for|as|to|on|at|by|with|however|also|but|and|so|what|"
+                   r"how|our|my|your|its|the|an?|i|[我你他她它这那在但而如因从当对该其每或若由除与和随虽]|[我你他]们|这些|如果|因为|所以|但是|此外|同时|例如|通过|首先|其次|"
+                   r"最后|因此|然而", re.I)           # all that stands of a sentence
 COMMA = re.compile(r"[，,]\s*[^\W\d]")
 CLAUSE = re.compile(
     r"(?=(?:\S+\s+){6}).*\b(?:is|are|was|were|has|have|had|will|would|can|could|should|do|does|did|may|must|i|you|we|they|it)\b", re.I)
@@ -123,7 +128,10 @@ def cut(text: str) -> bool:
         return not _parses(text) and text[-1] not in "]}"
     *before, line = [line for line in text[-TAIL:].splitlines() if line.strip()]
     last = line.strip().rstrip("*_").rstrip()
-    if not last or CODE.search(line):
+    if _opened(ASCII_PAIRS.sub("", last)):          # code, too, ends with no open 「
+        return True
+    stops = [*STOP.finditer(last)]
+    if not last or CODE.search(line) and not (stops and not CODE.search(last, stops[-1].end())):      # not by an earlier sentence's formula
         return False
     weight, item = _weight(last), MARKER.match(last)
     if item and item.end() == len(last):
@@ -143,7 +151,8 @@ def _breaks_off(before: list[str], last: str, weight: int, item: re.Match[str] |
     if sentences:
         rest = last[sentences[-1].end():]
         tail = _weight(rest)
-        return tail >= SENTENCE or tail >= 6 and weight >= 60 + tail and not re.search("[:：]", rest)
+        begun = len(RUNNING.findall(rest)) > 1 or BEGUN.fullmatch(rest.strip())
+        return tail >= SENTENCE or (begun or tail >= 6 and weight >= 60 + tail) and not re.search("[:：]", rest)
     if item:
         items = [line for line in before if MARKER.match(line) and line.lstrip()[:1].isalnum() == last[0].isalnum()][-4:]
         return len(items) > 1 and all(map(_stops, items))
