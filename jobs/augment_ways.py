@@ -3,7 +3,7 @@
 import asyncio
 import functools
 import itertools
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -134,6 +134,24 @@ async def slots(maker: Maker, way: Slots, count: int) -> list[Row]:
     given = {name: values[name] for name in seed.slots(values)}
     every = templates.enumerated(seed.said, given, chance(maker.task.chosen, seed.id, "slots"))
     return await _drawn(maker, "slots", [(seed.text, chosen) for _, chosen in itertools.islice(every, count)])
+
+
+def following(task: Any, wording: str, k: int, quotas: Mapping[str, int], answered: bool) -> tuple[int, int]:
+    """(questions, answers) that come at most after the k-th call of a way with a wording, of a seed that is `answered` or not."""
+    way = {"broaden": "evolve", "document": "paraphrase", "translate": "back_translate"}.get(wording, wording)
+    settings, left = task.augment.ways.chosen.get(way), quotas.get(way, 0)
+    questions, rows = 0, 1
+    if isinstance(settings, Instruct | Paraphrase):
+        rows = min(settings.each, left - k * settings.each)
+    elif isinstance(settings, Evolve):
+        rows = min((k // settings.rounds + 1) * settings.rounds, left) - k
+        questions = rows - 1
+    elif isinstance(settings, BackTranslate):
+        questions = 2 * settings.rounds - 1
+    elif settings is None:                        # an answer
+        return 0, 0
+    kept = answered and isinstance(settings, Paraphrase | BackTranslate) and settings.answer == "keep"
+    return questions, 0 if kept or task.kind != "conversations" else rows
 
 
 @functools.cache

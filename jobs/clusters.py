@@ -143,16 +143,19 @@ class Connect:
     """The task: every edge in, the members of clusters of two and more out, in the order of their numbers.
 
     It holds four bytes a document of the corpus (eight above 2^31 documents), in one task and not in the driver.
+    `more`: another folder of edges.
     """
 
     edges: str
     members: str
+    more: str = ""
 
     def __call__(self, count: int) -> None:
         parents = np.arange(count, dtype=np.int32 if count < 2**31 else np.int64)
         same = np.zeros(count, np.bool_)
-        for name in storage.names(self.edges, ".parquet"):
-            for batch in sketches.read(storage.join(self.edges, name)):
+        folders = [self.edges, *([self.more] if self.more else [])]
+        for url in (storage.join(folder, name) for folder in folders for name in storage.names(folder, ".parquet")):
+            for batch in sketches.read(url):
                 edges = np.stack([batch["hub"].to_numpy(), batch["number"].to_numpy()], axis=1)
                 kernels_clusters.unite(parents, edges)
                 same[edges[batch["same"].to_numpy(), 1]] = True

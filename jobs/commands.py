@@ -41,6 +41,8 @@ def split_arguments(one: argparse.ArgumentParser) -> None:
     one.add_argument("--group", help="near (default), exact, or a column whose values stay together")
     one.add_argument("--slot", help="what is compared: prompt (default), user, text, …")
     one.add_argument("--threshold", type=float, help="from which similarity on prompts stay together (default 0.8)")
+    one.add_argument("--seeds", choices=["one", "all", "none"], help="rows that `infer` made of a seed stand beside it: those of one seed "
+                     "(default), also those of several, or none")
     one.add_argument("--keep", metavar="RELEASE", help="rows of this release stay on their side")
     one.add_argument("--seed", type=int, default=0)
     common(one)
@@ -49,7 +51,7 @@ def split_arguments(one: argparse.ArgumentParser) -> None:
 def split_act(given: argparse.Namespace, show: Show) -> None:
     if given.out is None:
         raise RecipeError(f"split {given.set} OUT: name the folder to make")
-    names = ("train", "validation", "test", "group", "slot", "threshold", "keep")
+    names = ("train", "validation", "test", "group", "slot", "threshold", "seeds", "keep")
     wanted = {name: getattr(given, name) for name in names} | {"stratify": given.stratify and given.stratify.split(",")}
     name = given.out.rstrip("/").rpartition("/")[2]
     show("split", given.out, split.make(given.set, given.out, section(Split, wanted), name=name, seed=given.seed, engine_name=given.engine,

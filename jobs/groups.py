@@ -13,7 +13,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gristmill.jobs import banding, clusters, cuts, decide, engine, exchange, joins, parts, phases, sets, sketches, storage, summary
+from gristmill.jobs import (
+    banding,
+    clusters,
+    cuts,
+    decide,
+    engine,
+    exchange,
+    families,
+    joins,
+    parts,
+    phases,
+    sets,
+    sketches,
+    storage,
+    summary,
+)
 from gristmill.jobs.sections import SHARES, Dedup
 from gristmill.jobs.sketches import Source
 from gristmill.udfs import shingles
@@ -29,7 +44,7 @@ PROMPTS = pa.schema([("id", pa.string()), ("text", pa.large_string())])
 
 @dataclass(frozen=True)
 class Grouping:
-    """What makes a group (near, exact or a column), of which slot; the columns whose values are strata."""
+    """What makes a group (near, exact or a column), of which slot; the columns whose values are strata; see families for `seeds`."""
 
     kind: str
     group: str
@@ -37,6 +52,7 @@ class Grouping:
     threshold: float
     stratify: tuple[str, ...]
     seed: int
+    seeds: str = "none"
 
     @property
     def column(self) -> str | None:
@@ -54,6 +70,7 @@ class Grouping:
     def columns(self, schema: pa.Schema) -> list[str]:
         """What is read of a row."""
         names = ["id", "text", "token_estimate", *COLUMNS[self.kind], *self.stratify, self.column or "id", "split"]
+        names += families.NEEDS if self.seeds != "none" else []
         return [name for name in dict.fromkeys(names) if name in schema.names]
 
     def subjects(self, batch: pa.Table) -> tuple[pa.Array, np.ndarray]:
@@ -184,6 +201,8 @@ def find(engine_name: str, found: Sequence[Piece], how: Grouping, work: str, tex
     buckets = clusters.spread(rows * (bands.bands + 2) * clusters.ENTRY, len(found))
     keys = clusters.Bucket(task, bands, buckets, storage.join(work, "edges"))
     sources, seconds = [piece.source for piece in found], dict[str, float]()
+    kin = storage.join(work, "kin.parquet") if how.seeds != "none" else ""
+    meet = families.Meet(how.seeds == "all", buckets, storage.join(work, "kin"), storage.join(work, "several"))
 
     def done(folder: str) -> int:
         return len(storage.names(storage.join(work, folder)))
@@ -193,7 +212,7 @@ def find(engine_name: str, found: Sequence[Piece], how: Grouping, work: str, tex
         count = clusters.spread(int(each * clusters.counted(members)), len(found), decide.BUCKET)
         firsts = tuple(piece.source.first for piece in new[:: decide.GROUP])
         near, notes = how.group == "near", storage.join(work, "notes")
-        join = joins.Join(near, how.threshold, how.seed, sketching, bands, members, notes, count, firsts)
+        join = joins.Join(near, how.threshold, how.seed, sketching, bands, members, notes, count, firsts, kin)
         exchange.run(engine_name, found, join.emit, (join.reduce, count), (partial(joins.write, names), len(firsts)))
 
     def projected() -> None:
@@ -208,7 +227,11 @@ def find(engine_name: str, found: Sequence[Piece], how: Grouping, work: str, tex
     if engine_name == "ray":                                  # whose tasks emit nothing
         seconds["sketch"] = phases.once(work, "sketch", sketched)
     seconds["keys"] = phases.once(work, "keys", lambda: exchange.run(engine_name, sources, keys.emit, (keys.reduce, buckets)))
-    connect = clusters.Connect(keys.folder, members)
+    if kin:
+        seconds["seeds"] = phases.once(work, "seeds", lambda: exchange.run(engine_name, found, meet.emit, (meet.reduce, buckets)))
+        related = clusters.Connect(meet.folder, kin)
+        seconds["families"] = phases.once(work, "families", lambda: engine.run(engine_name, related, [rows], "families", lambda: 0))
+    connect = clusters.Connect(keys.folder, members, meet.folder if kin else "")
     seconds["connect"] = phases.once(work, "connect", lambda: engine.run(engine_name, connect, [rows], "connect", lambda: 0))
     seconds["groups"] = phases.once(work, "groups", joined)
     return seconds

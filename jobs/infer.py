@@ -88,6 +88,15 @@ def planned(settings: Recipe) -> tuple[plan.Plan, Job]:
     return plan.make(job, [part for part in parts.of_folder(parent) if part.name not in done]), job
 
 
+def later(settings: Recipe) -> list[str]:
+    """What a plan cannot foresee, in words."""
+    wanted = section(settings)
+    found = [f"second tries, {wanted.tries - 1} at most for what is refused"] if wanted.tries > 1 and wanted.task != "judge" else []
+    found += ["verdicts that cannot be read, once more each"] if wanted.task in ("judge", "label") else []
+    found += [f"what is missing of the target, in {wanted.augment.refill} more rounds at most"] if wanted.augment else []
+    return [f"not foreseen: {'; '.join(found)}"] if found else []
+
+
 def run(settings: Recipe, engine_name: str = "local", overwrite: bool = False) -> dict[str, Any]:
     """Run the section; returns the passport. Raises a GristmillError and leaves the folder unsealed, and the log whole."""
     start, parent = time.perf_counter(), source(settings)

@@ -21,11 +21,13 @@ import pyarrow as pa
 from gristmill.jobs import accept, augment_seeds, augment_settle, augment_ways, calls, infer, parts, prompts, stage, storage
 from gristmill.jobs.augment_maker import Maker, Row
 from gristmill.jobs.augment_seeds import Seed, Seeds
-from gristmill.jobs.calls import Call, Outcome, refused
-from gristmill.jobs.infer_distil import Distil
+from gristmill.jobs.calls import Call, Outcome, Request, refused
+from gristmill.jobs.infer_distil import TRY, Distil
+from gristmill.jobs.plan import Following
 from gristmill.jobs.sections_augment import Augment, Way
 from gristmill.jobs.sections_infer import Infer
 from gristmill.jobs.steps import nearest
+from gristmill.jobs.teachers import estimate
 from gristmill.jobs.worker import Job
 from gristmill.udfs import assets, shingles, slot_values
 from gristmill.udfs.dialogues import COLUMNS
@@ -98,6 +100,18 @@ class Augmentation:
         name, none = augment_seeds.class_of(row, self.column), np.empty(0, np.uint64)
         return augment_seeds.quotas(self.asked[name], self.augment.ways.chosen, augment_seeds.number(self.chosen, row["id"]),
                                     self.seeds.ranks[name], self.seeds.slotted.get(name, none))
+
+    def following(self, row: Mapping[str, Any], missed: Sequence[Request]) -> list[Following]:
+        """What comes when questions are there that are still to be made: the next ones of a chain, and answers; see plan."""
+        seed, count, out = augment_seeds.seed(row, self.parent), self.quotas(row), list[Following]()
+        names = {wording.of(seed.text).digest: name for name, wording in self.wordings.items()}
+        distil = Distil(self.wanted, "prompts", None, self.model)
+        asked = Request(calls.asked(distil.worded([*map(dict, seed.before), dict(seed.question)], dict(row))))
+        for one in missed:
+            questions, answers = augment_ways.following(self, names.get(one.template, ""), one.sample % TRY, count, seed.answered)
+            out.append(Following("", questions, questions * estimate(one), questions * calls.most(one)))
+            out.append(Following("", answers, answers * estimate(asked), answers * self.wanted.max_tokens))
+        return out
 
     async def itself(self, maker: Maker) -> list[Row]:
         """The seed as a row, with an answer where it has none and conversations are made."""

@@ -11,7 +11,7 @@ Conversations that have an answer pass as they were, with `labelled` false, unle
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,13 +19,15 @@ import orjson
 import pyarrow as pa
 
 from gristmill.jobs import calls, infer_distil, judging, stage
-from gristmill.jobs.calls import Call, Outcome
+from gristmill.jobs.calls import Call, Outcome, Request
 from gristmill.jobs.infer_distil import Distil
 from gristmill.jobs.judging import Judging
+from gristmill.jobs.plan import Following
 from gristmill.jobs.sections_infer import Infer
 from gristmill.jobs.sections_label import Label
 from gristmill.jobs.sections_teacher import Teacher
 from gristmill.jobs.steps import Rule
+from gristmill.jobs.teachers import estimate
 from gristmill.udfs.dialogues import COLUMNS
 from gristmill.udfs.errors import RecipeError
 
@@ -69,6 +71,15 @@ class Labelling:
         if self.wanted.keep == "all":
             made |= self.ranked(before, candidates or [one for one in asked if "messages" in one])
         return Outcome([{**made, "why": judging.failed(self.rules, best) if scored else judging.once(refusals)}])
+
+    def following(self, row: Mapping[str, Any], missed: Sequence[Request]) -> list[Following]:
+        """The judge's calls, when candidates are still to come; see plan."""
+        if all(one.template for one in missed):                        # which a judge's are
+            return []
+        count, messages = self.distil.wanted.samples, self.distil.worded(calls.prompt_of(row, self.parent), dict(row))
+        asked = self.judging.asked(row, messages, [calls.message("assistant", "")])
+        prompt = estimate(asked) + max(calls.most(one) for one in missed if not one.template)
+        return [Following(self.judging.teacher, count, count * prompt, count * calls.most(asked))]
 
     def ranked(self, before: list[Any], candidates: list[Candidate]) -> dict[str, Any]:
         """Candidates as a ranked row, and the judge's columns as lists."""

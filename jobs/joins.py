@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gristmill.jobs import clusters, cuts, decide, parts, sketches, storage
+from gristmill.jobs import clusters, cuts, decide, families, parts, sketches, storage
 from gristmill.udfs import keepers, kernels_clusters, kernels_groups, shingles
 from gristmill.udfs.texts import Texts
 
@@ -36,6 +36,7 @@ class Join:
     notes: str                       # a folder for what was not compared as asked
     buckets: int
     firsts: tuple[int, ...]          # the number of the first row of each group of pieces
+    kin: str = ""                    # where the members of families are
 
     def emit(self, piece: Any) -> Iterator[tuple[int, pa.Table]]:
         source = piece.source
@@ -50,7 +51,8 @@ class Join:
             texts = sketches.taken(source.part.url, places[~same], ["text"])["text"].cast(pa.large_string()).combine_chunks()
             text = texts.take(pa.array(np.cumsum(~same) - 1, mask=same))
         columns = {"number": pa.array(places + source.first), "cluster": pa.array(cluster), "text": text,
-                   "old": pa.array(np.full(len(places), bool(source.release)))}
+                   "old": pa.array(np.full(len(places), bool(source.release))),
+                   "family": pa.array(families.of_rows(self.kin, source.first, source.rows)[places])}
         for url, names in ((source.url, ["raw", "exact", "sketch"]), (piece.rows, ["stratum", "tokens", "side"])):
             found = sketches.taken(url, places, names)
             columns |= {name: found[name].combine_chunks() for name in names}
@@ -71,6 +73,7 @@ class Join:
         node[order] = np.cumsum(differs) - 1
         carriers = np.asarray(order[differs])
         parents = np.arange(len(carriers))
+        families.unite(parents, node, light["family"].to_numpy())
         if self.near:
             self.connect(bucket, table, carriers, exact[carriers], cluster[carriers], parents)
         keys = np.where(exact.any(axis=1, keepdims=True), exact, raw)

@@ -5,7 +5,7 @@ import hashlib
 import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -65,19 +65,26 @@ class Judging:
         """(the columns of an answer to the messages before it, []) or ({}, why they could not be had)."""
         if not answer:
             return {}, [calls.refused("error:answer", "there is no answer to judge")]
-        language, fields = self._fields(row, before, [("answer", answer)])
-        names = self.names[language]
-        fields["format"] = "{" + ", ".join(f'"{name}": {{"reason": "…", "score": {LOWEST}-{HIGHEST}}}' for name in names) + "}"
-        form = {"type": "object", "additionalProperties": False, "required": ["reason", "score"], "properties": {
-            "reason": {"type": "string"}, "score": {"type": "integer", "enum": list(range(LOWEST, HIGHEST + 1))}}}
-        called = {name: sorted({one[name][0] for one in self.names.values()}) for name in names}
-        found, why = await self._ask(call, language, fields, [*before, *answer], dict.fromkeys(names, form),
-                                     lambda text: judge_reading.scores(text, called))
+        language, fields, request = self._scored(row, before, answer)
+        called = {name: sorted({one[name][0] for one in self.names.values()}) for name in self.names[language]}
+        found, why = await self._ask(call, language, fields, request, lambda text: judge_reading.scores(text, called))
         if found is None:
             return {}, why
         mean = round(sum(score for score, _ in found.values()) / len(found), 6)
         return {prefix: mean, **{f"{prefix}.{name}": score for name, (score, _) in found.items()},
                 f"{prefix}.reasons": {name: reason for name, (_, reason) in found.items()}}, []
+
+    def asked(self, row: Mapping[str, Any], before: Sequence[Any], answer: Sequence[Any]) -> Request:
+        """What `scores` asks first."""
+        return self._scored(row, before, answer)[2]
+
+    def _scored(self, row: Mapping[str, Any], before: Sequence[Any], answer: Sequence[Any]) -> tuple[str, dict[str, Any], Request]:
+        language, fields = self._fields(row, before, [("answer", answer)])
+        names = self.names[language]
+        fields["format"] = "{" + ", ".join(f'"{name}": {{"reason": "…", "score": {LOWEST}-{HIGHEST}}}' for name in names) + "}"
+        form = {"type": "object", "additionalProperties": False, "required": ["reason", "score"], "properties": {
+            "reason": {"type": "string"}, "score": {"type": "integer", "enum": list(range(LOWEST, HIGHEST + 1))}}}
+        return language, fields, self._request(language, fields, [*before, *answer], dict.fromkeys(names, form))
 
     async def pair(self, call: Call, row: Mapping[str, Any], before: Sequence[Any], first: Sequence[Any], second: Sequence[Any]
                    ) -> tuple[Columns, Why]:
@@ -98,7 +105,8 @@ class Judging:
         language, fields = self._fields(row, before, [("first", first), ("second", second)])
         fields["format"] = '{"reason": "…", "verdict": "A" | "B" | "same"}'
         form = {"reason": {"type": "string"}, "verdict": {"type": "string", "enum": ["A", "B", "same"]}}
-        return await self._ask(call, language, fields, [*before, *first, *second], form, judge_reading.verdict)
+        request = self._request(language, fields, [*before, *first, *second], form)
+        return await self._ask(call, language, fields, request, judge_reading.verdict)
 
     def _fields(self, row: Mapping[str, Any], before: Sequence[Any], answers: Sequence[tuple[str, Sequence[Any]]]
                 ) -> tuple[str, dict[str, Any]]:
@@ -115,15 +123,16 @@ class Judging:
         text = "\0".join(str(made[slot]) for slot in ("conversation", "reference", *(slot for slot, _ in answers)))
         return language, made | {"mark": hashlib.sha256(text.encode()).hexdigest()[:6]}
 
-    async def _ask(self, call: Call, language: str, fields: Mapping[str, Any], shown: Sequence[Any], form: Mapping[str, Any],
-                   read: Callable[[str], Any]) -> tuple[Any, Why]:
-        """(what was read, []) or (None, why not); what cannot be read is asked for once more."""
-        prompt, repair = self.prompt.found[language], self.repair.found[language]
+    def _request(self, language: str, fields: Mapping[str, Any], shown: Sequence[Any], form: Mapping[str, Any]) -> Request:
+        prompt = self.prompt.found[language]
         images = [image for one in shown for image in one.get("images") or ()]
         asked = calls.asked([calls.message("user", prompts.fill(prompt.text, fields), images=images or None)])
-        parameters = {**self.wanted.parameters(), **self._structured(form)}
-        request = Request(asked, parameters, 0, prompt.digest, self.teacher)
-        wrong = ""
+        return Request(asked, {**self.wanted.parameters(), **self._structured(form)}, 0, prompt.digest, self.teacher)
+
+    async def _ask(self, call: Call, language: str, fields: Mapping[str, Any], request: Request, read: Callable[[str], Any]
+                   ) -> tuple[Any, Why]:
+        """(what was read, []) or (None, why not); what cannot be read is asked for once more."""
+        repair, wrong, first = self.repair.found[language], "", request
         for _ in range(2):
             answer = await call(request)
             if answer.error:
@@ -134,7 +143,7 @@ class Judging:
                 wrong = str(error)
             more = [{"role": "assistant", "content": answer.text},
                     {"role": "user", "content": prompts.fill(repair.text, {"wrong": wrong, "format": fields["format"]})}]
-            request = Request((*asked, *more), parameters, 0, f"{prompt.digest} {repair.digest}", self.teacher)
+            request = replace(first, messages=(*first.messages, *more), template=f"{first.template} {repair.digest}")
         return None, [calls.refused("error:unreadable", f"{wrong}: {answer.text[:200]}")]
 
     def _structured(self, form: Mapping[str, Any]) -> dict[str, Any]:

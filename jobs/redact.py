@@ -196,11 +196,12 @@ def run(settings: recipe.Recipe, engine_name: str = "spark", overwrite: bool = F
     from gristmill.udfs import pii, pii_names
 
     models = pii_names.checked(section.models)
+    strings = {} if settings.raw.kind == "pretrain" else {"strings": registry.Operator("redact", "score", Joined).version}
     identity = {
         "stage": "redact", "recipe": settings.name, "parents": {parent["stage"]: parent["digest"]}, "dropped_text": settings.dropped_text,
         "entities": {name: one.model_dump() for name, one in entities.items()}, "models": models,
         "key": redaction.fingerprint(key) if key else None, "packages": packages(),
-        "code": {what.__name__: registry.Operator("redact", "score", what).version for what in (pii.spans, redaction.redact)},
+        "code": {what.__name__: registry.Operator("redact", "score", what).version for what in (pii.spans, redaction.redact)} | strings,
     }
     done = passport.open_folder(folder, "redact", identity, overwrite)
     if done is not None:
@@ -241,7 +242,8 @@ def packages() -> dict[str, str]:
 
 def limits(source: str, found: dict[str, dict[str, Any]], kind: str) -> list[str]:
     """What a reader of the passport must know was not done."""
-    seen = "`text`" if kind == "pretrain" else "what messages say, reasoning and the arguments of calls"
+    seen = "`text`" if kind == "pretrain" else ("what messages say, reasoning, the arguments of calls, names of speakers and further "
+                                                "fields of messages")
     out = [f"only {seen} was looked at: ids and other columns may hold personal data"]
     if "PERSON" not in found:
         out.append("names, addresses and organisations were not looked for")

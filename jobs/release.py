@@ -35,7 +35,8 @@ from gristmill.jobs.versions import bumped, precedence
 from gristmill.udfs.dialogues import COLUMNS, kind_of
 from gristmill.udfs.errors import InputError, OutputError, RecipeError
 
-MADE = {"why", "split", "mixed_from", "pii", "pii_count", "contaminated", "dup_count", "dup_weight", "lines_removed"}    # by sections
+MADE = {"split": {"split"}, "mix": {"split", "mixed_from"}, "redact": {"pii", "pii_count"}, "decontaminate": {"contaminated"},
+        "label_conflict": {"label_conflict"}, "dedup": {"dup_count", "dup_weight", "lines_removed"}}           # columns, by section
 
 
 def run(settings: recipe.Recipe, engine_name: str = "spark", overwrite: bool = False) -> dict[str, Any]:
@@ -119,7 +120,7 @@ def indexing(chain: Mapping[str, Mapping[str, Any]]) -> tuple[sketches.Sketching
 
 def own_columns(chain: Mapping[str, Mapping[str, Any]], schema: pa.Schema, kind: str) -> list[str]:
     """The users' own columns: those that ingest read, or, where its folder is gone, those that no section is known to have made."""
-    names: list[str] = []
+    there_are, names = stages(chain), list[str]()
     for folder, sealed in chain.items():
         if sealed["stage"] == "ingest":
             names += schema_of(folder).names
@@ -128,9 +129,11 @@ def own_columns(chain: Mapping[str, Mapping[str, Any]], schema: pa.Schema, kind:
             before = provenance.chain(one.folder)[0] if there else {}
             names += before[one.folder].get("own") or own_columns(before, schema_of(one.folder), kind) if before else []
     if not names:
-        made = MADE | {name for sealed in chain.values() for name in sealed.get("units", {})}
+        gone = {stage for sealed in chain.values() for stage in sealed.get("parents", {})} - there_are
+        past = there_are if gone <= {"ingest"} else set(MADE)            # before another section that is gone, any may have been
+        made = {"why"}.union(*(MADE[stage] for stage in past if stage in MADE), *(sealed.get("units", {}) for sealed in chain.values()))
         names = [name for name in schema.names if name not in made]
-    ours = {"id", "text", "source", *COLUMNS[kind]} | ({"split", "mixed_from"} if {"split", "mix"} & stages(chain) else set())
+    ours = {"id", "text", "source", *COLUMNS[kind]}.union(*(MADE[stage] for stage in {"split", "mix"} & there_are))
     return [name for name in dict.fromkeys(names) if name in schema.names and name not in ours]
 
 

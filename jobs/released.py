@@ -42,7 +42,10 @@ def find(reference: str, root: str = "releases") -> str:
     there = versions(root, name)
     if there:
         raise InputError(f"{reference}: there is no such release; {root}/{name} has {', '.join(there)}, write {name}/{there[-1]}")
-    raise InputError(f"{reference}: there is no such release in {root}.{nearest(name, storage.names(root))}")
+    if storage.exists(url):
+        raise InputError(f"{reference}: is neither a release nor the output of a section: it has no passport.json")
+    known = storage.names(root)
+    raise InputError(f"{reference}: there is no such release in {root}, and no such folder.{nearest(name, known) if known else ''}")
 
 
 def verify(folder: str, whole: bool = True) -> list[str]:

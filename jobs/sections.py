@@ -163,6 +163,7 @@ class Split(Section):
     group: str = "near"
     slot: str = "prompt"
     threshold: float = pydantic.Field(default=0.8, gt=0, le=1)
+    seeds: Literal["one", "all", "none"] = "one"
     keep: str | None = None
 
     @pydantic.field_validator("stratify", mode="before")

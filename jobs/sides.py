@@ -15,13 +15,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gristmill.jobs import cuts, groups, joins, parts, passport, sketches, split_page, storage, summary
+from gristmill.jobs import cuts, families, groups, joins, parts, passport, sketches, split_page, storage, summary
 from gristmill.jobs.canonical import KIND
 from gristmill.jobs.groups import SIDES
 from gristmill.udfs import dialogues, kernels_groups
 from gristmill.udfs.errors import InputError
 
-VERSION = hashlib.sha256("".join(inspect.getsource(m) for m in (groups, joins, cuts, kernels_groups, dialogues)).encode()).hexdigest()[:16]
+DECIDE = (groups, families, joins, cuts, kernels_groups, dialogues)
+VERSION = hashlib.sha256("".join(inspect.getsource(m) for m in DECIDE).encode()).hexdigest()[:16]
 TALLY = pa.schema([("stratum", pa.string()), ("size", pa.int8()), ("position", pa.int64()), ("weight", pa.int64()), ("side", pa.int8())])
 Bounds = dict[str, dict[str, list[int]]]         # {stratum: {size: where each side but the last ends}}
 

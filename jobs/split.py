@@ -3,9 +3,11 @@
     gristmill split conf/sft_zh.yaml
 
 `group` says what a group is: prompts of which each has `threshold` of its shingles in common with another one (near), the same
-prompts (exact), or the rows with one value of a column. A prompt is the row's `slot`. `stratify` names columns, within whose values
-the shares are met as nearly as whole groups allow: a group's place in a hashed order decides, and where that order is cut. So a group
-stays where it is when others come, but for the few beside a cut; `keep`, an earlier release or split, holds those too.
+prompts (exact), or the rows with one value of a column. A prompt is the row's `slot`. Rows that were made of one seed stand beside it
+and one another, where a column `seed_ids` says so (`seeds: all`: those of several seeds too; `none`: neither). `stratify` names
+columns, within whose values the shares are met as nearly as whole groups allow: a group's place in a hashed order decides, and where
+that order is cut. So a group stays where it is when others come, but for the few beside a cut; `keep`, an earlier release or split,
+holds those too.
 """
 
 import time
@@ -17,7 +19,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gristmill.jobs import engine, exchange, groups, parts, passport, phases, recipe, sections, sets, sides, sketches, split_page, storage
+from gristmill.jobs import (
+    engine,
+    exchange,
+    families,
+    groups,
+    parts,
+    passport,
+    phases,
+    recipe,
+    sections,
+    sets,
+    sides,
+    sketches,
+    split_page,
+    storage,
+)
 from gristmill.jobs.groups import SIDES
 from gristmill.udfs.dialogues import SLOTS, kind_of
 from gristmill.udfs.errors import InputError, OutputError, RecipeError
@@ -41,12 +58,15 @@ class Check:
             names = self.how.columns(file.schema_arrow)
         for batch in parts.batches(url, names):
             _, keys = self.how.subjects(batch)
-            numbers = np.stack([group[at : at + len(batch)], np.full(len(batch), len(SIDES), np.uint64)], axis=1)
+            every, none = np.arange(len(batch)), (np.empty(0, np.int64), np.empty(0, np.uint64))
+            rows, kin = families.keys(batch, self.how.seeds == "all") if self.how.seeds != "none" else none
+            numbers = [np.stack([values, np.full(len(values), len(SIDES) + n, np.uint64)], axis=1)
+                       for n, values in enumerate((group[at : at + len(batch)], kin))]
             at += len(batch)
-            both, side = np.concatenate([keys, numbers]), pc.index_in(batch["split"], value_set=pa.array(SIDES)).to_numpy()
+            both, of = np.concatenate([keys, *numbers]), pa.array(np.concatenate([every, every, rows]))
             bucket = mix(both[:, 0] ^ both[:, 1]) % np.uint64(self.buckets)
-            ids = pa.chunked_array(2 * batch["id"].cast(pa.string()).chunks)
-            table = pa.table({"high": both[:, 0], "low": both[:, 1], "side": np.tile(side, 2), "id": ids})
+            side = pc.index_in(batch["split"], value_set=pa.array(SIDES)).take(of)
+            table = pa.table({"high": both[:, 0], "low": both[:, 1], "side": side, "id": batch["id"].cast(pa.string()).take(of)})
             for k in np.unique(bucket).tolist():
                 yield k, table.filter(pa.array(bucket == k))
 
@@ -75,11 +95,12 @@ def make(
     slot = "text" if kind == "pretrain" and wanted.slot == "prompt" else wanted.slot
     if slot not in ("text", *SLOTS[kind]):
         raise RecipeError(f"split.slot: rows of kind {kind} have no '{slot}'; there are {', '.join(['text', *SLOTS[kind]])}")
-    how = groups.Grouping(kind, wanted.group, slot, wanted.threshold, tuple(wanted.stratify), seed)
+    keep = sets.folder(wanted.keep) if wanted.keep else None
+    seeds = wanted.seeds if families.there(schema) or keep and families.told(keep) else "none"
+    how = groups.Grouping(kind, wanted.group, slot, wanted.threshold, tuple(wanted.stratify), seed, seeds)
     how.check(schema, parent)
     if "split" in schema.names:
         raise InputError(f"{parent}: the data has a column 'split' already, which split would overwrite; rename it in the raw files")
-    keep = sets.folder(wanted.keep) if wanted.keep else None
     identity = {
         "stage": "split", "recipe": name, "seed": seed, "parents": {before["stage"]: before["digest"]}, "split": wanted.model_dump(),
         "keep": sets.digest(passport.read(keep)) if keep else None, "code": sides.VERSION,

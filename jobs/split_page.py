@@ -34,6 +34,8 @@ def described(wanted: sections.Split, how: groups.Grouping, folder: str, work: s
     return {
         "asked": asked, "got": shares, "group": wanted.group, "slot": None if how.column else how.slot,
         "threshold": wanted.threshold if wanted.group == "near" else None, "stratify": list(wanted.stratify),
+        "seeds": None if how.seeds == "none" else {"rows_of": how.seeds, "of_several": sum(
+            storage.read_json(storage.join(work, "several", name)) for name in storage.names(storage.join(work, "several")))},
         "strata": {stratum: {side: strata[stratum][side] for side in shares} for stratum in sorted(strata)} if wanted.stratify else {},
         "groups": {"all": sum(one["groups"] for one in got.values()), "several": several, "largest": largest},
         "keep": {"release": wanted.keep, "groups": placed, "moved_rows": torn} if wanted.keep else None,
@@ -51,6 +53,9 @@ def limits(wanted: sections.Split, how: groups.Grouping, said: Mapping[str, Any]
                    f"{caught} are found, of nearer ones more")
     if not how.column and how.slot != "text":
         out.append(f"only `{how.slot}` was compared: the same answer may stand on several sides")
+    if said["seeds"] and said["seeds"]["rows_of"] == "one" and said["seeds"]["of_several"]:
+        out.append(f"{said['seeds']['of_several']:,} rows were made of several seeds each and may stand on another side than these; "
+                   "`seeds: all` keeps them together")
     if said["unseen"]["unseen"]:
         out.append(f"{said['unseen']['unseen']} crowds of prompts that share a key were kept together without comparing every pair")
     if said["unseen"]["large"]:

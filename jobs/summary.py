@@ -17,6 +17,7 @@ from gristmill.udfs.dialogues import Dialogues, kind_of
 
 SMALL = 200            # bins from 0 to 1; above that, which no ratio is, 16 bins a doubling
 BINS = 1 << 15         # more than there can be: the largest double is in bin 16,584
+HIGHEST = 1024 - 2.0**-43      # the largest exponent of two that gives a double
 MODULUS = 1 << 128
 LABELS = 200           # distinct values of a text score that are counted, the rest goes to "(other)"
 
@@ -56,12 +57,12 @@ def bin_of(values: np.ndarray, unit: str) -> np.ndarray:
     """int64[n]: the histogram bin of each value; see edge_of."""
     values = np.clip(values, 0, 1 if unit == "ratio" else sys.float_info.max)
     large = SMALL + np.floor(16 * np.log2(np.maximum(values, 1)) + 1e-9)
-    return np.where((values < 1) | (unit == "ratio"), np.floor(values * SMALL + 1e-9), large).astype(np.int64)
+    return np.where((values < 1) | (unit == "ratio"), np.floor(np.minimum(values, 1) * SMALL + 1e-9), large).astype(np.int64)
 
 
 def edge_of(bin_: int, unit: str) -> float:
     """The least value in a bin."""
-    return bin_ / SMALL if bin_ <= SMALL or unit == "ratio" else float(2 ** ((bin_ - SMALL) / 16))
+    return bin_ / SMALL if bin_ <= SMALL or unit == "ratio" else 2.0 ** min((bin_ - SMALL) / 16, HIGHEST)
 
 
 def of_result(table: pa.Table, kept: np.ndarray, units: Mapping[str, str], languages: np.ndarray) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from gristmill.udfs.errors import InputError
 ALWAYS = ("role", "content")
 OPTIONAL = ("tools", "margin", "reference")                # columns of a kind that are left out where no row has a value
 NULL = hashlib.blake2b(digest_size=16, person=b"null").digest()
-TRAINING = ("dup_weight", "mixed_from")                    # columns that sections add which say how to train
+TRAINING = ("dup_weight", "mixed_from", "seed_ids")        # columns that sections add which say how to train, and what not to test on
 
 
 def used(urls: Iterable[str], kind: str) -> set[str]:

@@ -1,5 +1,6 @@
-"""One Spark session for a run, and what every test of a job needs."""
+"""One Spark and one Ray for a run, and what every test of a job needs."""
 
+import functools
 import os
 import shutil
 import sys
@@ -9,16 +10,24 @@ import pytest
 
 os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
 os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+# Short jobs: the second compiler would take half of the JVM's time, and a collector with threads of its own some more.
+os.environ.setdefault("SPARK_SUBMIT_OPTS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 LAW = "第一条　为了保护人民的合法权益，维护社会秩序，根据宪法，制定本法。任何组织和个人都应当遵守。"
 WEB = "The quick brown fox jumps over the lazy dog, and then it rests for a while in the shade of the old oak tree."
 
 
 @pytest.fixture(scope="session")
-def spark():
-    """A Spark session on two cores; skips where there is no Java."""
+def java():
+    """Skips where there is no Java."""
     if not shutil.which("java") and "JAVA_HOME" not in os.environ:
         pytest.skip("no Java")
+
+
+@pytest.fixture(scope="session")
+def spark(java):
+    """A Spark session on two cores; skips where there is no Java."""
     from pyspark.sql import SparkSession
 
     session = (
@@ -28,6 +37,31 @@ def spark():
     session.sparkContext.setLogLevel("ERROR")
     yield session
     session.stop()
+
+
+@pytest.fixture(scope="session")
+def ray_session():
+    """A Ray of two CPUs on this machine, started as a job would start it; its workers stay, with what they have imported."""
+    ray = pytest.importorskip("ray")
+    from gristmill.jobs import engine
+
+    start = ray.init
+    ray.init = functools.partial(start, num_cpus=2, object_store_memory=100_000_000)
+    try:
+        engine.ray_session()
+    finally:
+        ray.init = start
+    yield ray
+    ray.shutdown()
+
+
+def pytest_collection_modifyitems(items):
+    """Tests on Ray come last, so that it runs no longer than it has to."""
+    def on_ray(item):
+        given = item.callspec.params if hasattr(item, "callspec") else {}
+        return "ray_session" in item.fixturenames or given.get("engine") == "ray"
+
+    items.sort(key=on_ray)
 
 
 @pytest.fixture

@@ -1,4 +1,6 @@
-"""Runs `dedup`, or `redact` where the recipe has it, and dies in the middle of it: python killed.py RECIPE ENGINE MARKS NAME.TURN ...
+"""Runs a recipe's label_conflict, split, mix and release, or `redact`, or `dedup`, and dies in the middle of it:
+
+    python killed.py RECIPE ENGINE MARKS NAME.TURN ...
 
 NAME is what a task is called (`emit` and `reduce` of a class, a class that is a task, a function), TURN the call of it that
 does not end. On one process that kills the process, on Spark the executor that runs it. MARKS gets a file a call.
@@ -9,7 +11,7 @@ import signal
 import sys
 from pathlib import Path
 
-from gristmill.jobs import clusters, dedup, engine, exchange, passport, recipe, redact, storage
+from gristmill.jobs import clusters, engine, exchange, passport, recipe, storage
 
 ENGINE, MARKS = sys.argv[2], Path(sys.argv[3])
 TURNS = {name: int(turn) for name, _, turn in (target.rpartition(".") for target in sys.argv[4:])}
@@ -55,6 +57,10 @@ passport.seal, storage.remove = deadly(passport.seal), deadly(storage.remove)
 clusters.LEAST = 1                                  # so that there are several buckets
 
 if __name__ == "__main__":
+    from gristmill.jobs import run as sections
+
     settings = recipe.load(sys.argv[1])
-    (redact if settings.redact else dedup).run(settings, ENGINE)
+    late = [section for section in settings.sections() if section in ("label_conflict", "split", "mix", "release")]
+    for section in late or ["redact" if settings.redact else "dedup"]:
+        sections.SECTIONS[section](settings, ENGINE, False)
     engine.stop()

@@ -1,6 +1,5 @@
 """`infer: {task: augment}` end to end against teachers that a rule plays, good ones and bad ones."""
 
-import os
 import random
 import signal
 import subprocess
@@ -281,8 +280,15 @@ def test_every_way_makes_its_rows(tmp_path, server):
     before = server.stats()["requests"]
     dry, _ = infer.planned(recipe_of(tmp_path, server.url, {"ways": ALL}))
     assert dry.needed[""]["calls"] == 6 * (2 + 1 + 1 + 1 + 1)
+    assert dry.following[""]["calls"] == 6 * (2 + 3 + 3 + 3 + 1)         # of evolve and back_translate the next ones; answers to instruct, evolve, persona
+    assert dry.following[""]["most"] == 1024 * dry.following[""]["calls"]
     assert server.stats()["requests"] == before
     sealed = run(tmp_path, server.url, {"ways": ALL})
+    assert server.stats()["requests"] - before == dry.needed[""]["calls"] + dry.following[""]["calls"]
+    again, _ = infer.planned(recipe_of(tmp_path, server.url, {"ways": ALL}, max_tokens=1000))          # which asks everything anew
+    assert {name: one["calls"] for name, one in again.following.items()} == {"": dry.following[""]["calls"]}
+    again, _ = infer.planned(recipe_of(tmp_path, server.url, {"ways": {**ALL, "paraphrase": {"weight": 2, "answer": "ask"}}}))
+    assert (again.needed[""]["calls"], again.following) == (6 * 2, {})   # the paraphrases are there, and their answers are asked for
     rows = kept(tmp_path, "infer")
     counts = Counter(row["way"] for row in rows)
     assert {name: counts[name] for name in ("instruct", "evolve", "paraphrase", "back_translate", "persona")} == \
@@ -550,15 +556,6 @@ def test_other_files_make_the_same_rows(tmp_path, server):
     assert kept(tmp_path / "a", "infer") == kept(tmp_path / "b", "infer")
     one, other = ({row["id"]: row["why"] for row in kept(tmp_path / name, "infer", "dropped")} for name in ("a", "b"))
     assert one == other
-
-
-@pytest.fixture(scope="module")
-def ray_session():
-    ray = pytest.importorskip("ray")
-    os.environ.update(RAY_AUTH_MODE="disabled", RAY_USAGE_STATS_ENABLED="0")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100_000_000)
-    yield ray
-    ray.shutdown()
 
 
 def test_two_actors_make_what_one_loop_makes(tmp_path, server, ray_session):

@@ -524,10 +524,7 @@ def test_batches_do_not_matter(world, monkeypatch):
 @pytest.mark.spark
 @pytest.mark.parametrize("engine", ["spark", pytest.param("ray", marks=pytest.mark.slow)])
 def test_engines_agree(world, engine, request):
-    if engine == "ray":
-        pytest.importorskip("ray")
-    else:
-        request.getfixturevalue("spark")
+    request.getfixturevalue({"spark": "spark", "ray": "ray_session"}[engine])
     there = run(settings(world, [world / "zh.jsonl.gz", world / "en.jsonl"]), engine)
     rows = stored(world, "dropped")
     (world / "out").rename(world / "there")
@@ -535,10 +532,6 @@ def test_engines_agree(world, engine, request):
     assert there["digest"] == here["digest"]
     assert there["benchmarks"] == here["benchmarks"]
     assert stored(world, "dropped") == rows
-    if engine == "ray":
-        import ray
-
-        ray.shutdown()
 
 
 # Files of items
@@ -620,7 +613,7 @@ def test_without_a_section_or_a_parent(world):
         decontaminate.run(settings(world, world / "en.jsonl"), "local")
 
 
-def test_the_index_is_read_once_and_found_again(world):
+def test_the_index_isread_once_and_found_again(world):
     run(settings(world, world / "en.jsonl"))
     mark = passport.read(str(world / "out/decontaminate"))["fingerprint"]
     url = str(world / "out/decontaminate/_index.npz")

@@ -290,18 +290,14 @@ def test_embedding_by_a_model(tmp_path):
         run(tmp_path, texts, "none", method="embedding", model=str(tmp_path / "nowhere"), threshold=0.9)
 
 
-def test_ray_equals_local(tmp_path, texts):
+def test_ray_equals_local(tmp_path, texts, ray_session):
     """Parts are Ray's tasks; what meets in a shuffle meets in this process."""
-    ray = pytest.importorskip("ray")
     raw = write(tmp_path / "raw", texts, 3)
     sealed = []
-    try:
-        for name in ("local", "ray"):
-            parsed = settings(tmp_path, raw, name, lines={"max_documents": 50})
-            ingest.run(parsed, "local")
-            sealed.append(dedup.run(parsed, name))
-    finally:
-        ray.shutdown()
+    for name in ("local", "ray"):
+        parsed = settings(tmp_path, raw, name, lines={"max_documents": 50})
+        ingest.run(parsed, "local")
+        sealed.append(dedup.run(parsed, name))
     assert sealed[0]["digest"] == sealed[1]["digest"]
     for side in ("kept", "dropped"):
         assert rows(tmp_path / "local/dedup" / side) == rows(tmp_path / "ray/dedup" / side)

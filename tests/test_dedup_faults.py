@@ -1,6 +1,7 @@
 """`dedup` killed in the middle of each of its phases, an executor of it or all of it, and run again: nothing changes."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+import local_cluster
 import planted
 from gristmill.jobs import clusters, dedup, ingest, passport
 from gristmill.udfs.errors import GristmillError
@@ -27,27 +29,35 @@ EXECUTORS = ["Bucket.reduce.2", "Meet.emit.2", "Connect.1", "Decide.reduce.2", "
 LATE = [("seal.1", ["against", "connect", "decide", "keys"]), ("remove.1", ["against", "connect", "decide", "keys"])]
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder with a corpus in several parts, a release before it, and what must come out."""
+    folder = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ingest, "LEAST", 50_000)
+        patch.setattr(clusters, "LEAST", 1)
+        texts = planted.corpus(11, 400, lengths=(200, 800))
+        before = settings(folder, write(folder / "before-raw", {f"b{id_}": text for id_, text in texts.items() if id_ < "0150"}, 3), "before")
+        ingest.run(before, "local")
+        dedup.run(before, "local")
+        raw = write(folder / "raw", {id_: text for id_, text in texts.items() if id_ >= "0100"}, 12)
+        expected = settings(folder, raw, "whole", against=[str(folder / "before/dedup")])
+        ingest.run(expected, "local")
+        dedup.run(expected, "local")
+    assert len(list((folder / "whole/ingest/kept").iterdir())) >= 4
+    return folder
+
+
 @pytest.fixture
-def whole(tmp_path, monkeypatch):
-    """(recipe, its file, the folder with what must come out) of a corpus in several parts and a release before it."""
-    monkeypatch.setattr(ingest, "LEAST", 50_000)
+def whole(made, tmp_path, monkeypatch):
+    """(recipe, its file, the folder with what must come out) of that corpus, ingested."""
     monkeypatch.setattr(clusters, "LEAST", 1)
-    texts = planted.corpus(11, 400, lengths=(200, 800))
-    before = settings(tmp_path, write(tmp_path / "before-raw", {f"b{id_}": text for id_, text in texts.items() if id_ < "0150"}, 3), "before")
-    ingest.run(before, "local")
-    dedup.run(before, "local")
-    raw = write(tmp_path / "raw", {id_: text for id_, text in texts.items() if id_ >= "0100"}, 12)
-    against = [str(tmp_path / "before/dedup")]
-    expected = settings(tmp_path, raw, "whole", against=against)
-    ingest.run(expected, "local")
-    dedup.run(expected, "local")
-    parsed = settings(tmp_path, raw, "out", against=against)
-    ingest.run(parsed, "local")
+    parsed = settings(tmp_path, made / "raw", "out", against=[str(made / "before/dedup")])
+    shutil.copytree(made / "whole/ingest", tmp_path / "out/ingest")
     path = tmp_path / "r.yaml"
     path.write_text(yaml.safe_dump(parsed.model_dump(), allow_unicode=True), encoding="utf-8")
-    assert len(list((tmp_path / "out/ingest/kept").iterdir())) >= 4
     (tmp_path / "marks").mkdir()
-    return parsed, path, tmp_path / "whole/dedup"
+    return parsed, path, made / "whole/dedup"
 
 
 def same(one, other):
@@ -56,23 +66,11 @@ def same(one, other):
     assert passport.read(str(one))["digest"] == passport.read(str(other))["digest"]
 
 
-def test_an_executor_killed_in_every_phase(whole, tmp_path, spark):
+def test_an_executor_killed_in_every_phase(whole, tmp_path, java):
     """The executor that runs a phase's task is killed from within it, once a phase; the others do not notice."""
-    import pyspark
-
     _, path, expected = whole
-    home = Path(pyspark.__file__).parent
-    process = subprocess.Popen(
-        [str(home / "bin/spark-submit"), "--master", "local-cluster[2,1,1024]", "--conf", "spark.ui.enabled=false", "--conf", "spark.shuffle.io.retryWait=200ms", str(KILLED), str(path),
-         "spark", str(tmp_path / "marks"), *EXECUTORS],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-        env={**os.environ, "SPARK_HOME": str(home), "PYSPARK_PYTHON": sys.executable, "PYTHONSAFEPATH": "1"})
-    try:
-        out, _ = process.communicate(timeout=400)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == 0, out.decode()[-3000:]
+    with local_cluster.submitted(KILLED, path, "spark", tmp_path / "marks", *EXECUTORS) as process:
+        local_cluster.finish(process)
     assert not [name for name in EXECUTORS if not (tmp_path / "marks" / name).exists()]
     same(tmp_path / "out/dedup", expected)
 

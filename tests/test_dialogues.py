@@ -1,6 +1,7 @@
 """Fine-tuning rows as Arrow columns: what operators see of them, and that no job loses or mixes anything."""
 
 import json
+import re
 
 import numpy as np
 import pyarrow as pa
@@ -196,6 +197,46 @@ def test_redact_finds_values_in_messages_reasoning_and_calls(tmp_path):
     assert json.loads(made["tool_calls"][0]["arguments"]) == {"phone": "<PHONE_1>", "to": "<EMAIL_1>"}
     assert [row["pii_count"] for row in found] == [1, 0, 2, 0, 4]
     assert sealed["rows"]["kept"] == 5
+
+
+def extra(fields, **facts):
+    return json.dumps({**fields, **({"": facts} if facts else {})}, ensure_ascii=False, separators=(",", ":"))
+
+
+def test_redact_finds_values_in_names_and_further_fields(tmp_path):
+    """What stands beside a message's content is searched too; how it was written stays, and what is no JSON any more goes."""
+    first = {"role": "user", "content": "你好，13812345678", "name": "a@b-shop.cn", "extra": extra({"tel": 13812345678, "from": {"mails": ["c@d-shop.cn"]}}, role="human")}
+    other = {"role": "assistant", "content": "好", "name": "客服", "extra": extra({}, role="gpt")}
+    broken = {"role": "user", "content": "嗯", "extra": extra({"tel": 13812345678, "n": 1}, null={"role": ["x"]})}
+    table = of_rows([{"messages": [first, other]}, {"messages": [broken]}, {"messages": [other]}], "conversations")
+    ingested(tmp_path, table)
+    sealed = redact.run(settings(tmp_path, "conversations", max_error_rate=0, redact={"default": "mask"}), "local")
+    found = kept(tmp_path, "redact")
+    assert not re.search("13812345678|b-shop|d-shop", json.dumps(found, ensure_ascii=False))
+    made = found[0]["messages"]
+    assert (made[0]["content"], made[0]["name"]) == ("你好，<PHONE_1>", "<EMAIL_1>")
+    assert made[0]["extra"] == extra({"from": {"mails": ["<EMAIL_2>"]}, "tel": "<PHONE_1>"}, role="human")
+    assert made[1] == table["messages"][0].as_py()[1]
+    assert found[1]["messages"][0]["extra"] == extra({"n": 1, "tel": "<PHONE_1>"}, null={"role": ["x"]})
+    assert ([row["pii_count"] for row in found], sealed["rows"]["kept"]) == ([4, 1, 0], 3)
+    assert "names of speakers and further fields of messages was looked at" in sealed["limits"][0]
+    gone = settings(tmp_path, "conversations", max_error_rate=0, redact={"default": "remove"})
+    redact.run(gone, "local", True)
+    assert kept(tmp_path, "redact")[1]["messages"][0]["extra"] == extra({}, null={"role": ["x"]})       # {"n": 1, "tel": } is no JSON
+
+
+def test_the_digest_sees_names_and_further_fields():
+    plain = user("a", "b")
+    named = [[{**plain[0], **more}, plain[1]] for more in (
+        {}, {"name": "x"}, {"extra": extra({"x": 1})}, {"extra": extra({"x": 2})}, {"name": "x", "extra": extra({"x": 1})}, {"name": ""})]
+    found = dialogue_digest.everything(Dialogues(of_rows([{"messages": one} for one in named], "conversations"))).to_pylist()
+    assert len(set(found)) == len(found)
+    alone = dialogue_digest.everything(Dialogues(of_rows([{"messages": named[0]}], "conversations"))).to_pylist()
+    assert found[:1] == alone                                                  # whatever stands beside it
+    written = [{**plain[0], "extra": extra({}, role="human")}, plain[1]]
+    assert dialogue_digest.everything(Dialogues(of_rows([{"messages": written}], "conversations"))).to_pylist() == alone
+    orders = [[{**plain[0], "extra": one}] for one in ('{"a":1,"b":2}', '{"b":2,"a":1}')]
+    assert len(set(dialogue_digest.everything(Dialogues(of_rows([{"messages": one} for one in orders], "conversations"))).to_pylist())) == 1
 
 
 def conflicting(kind, found):

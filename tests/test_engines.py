@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+import local_cluster
+from dialogue_rows import ingested
 from gristmill.jobs import clean, engine, infer, infer_part, ingest, parts, passport, recipe, run
 from gristmill.jobs.calls import message, refused
 from gristmill.jobs.worker import Job
@@ -23,6 +26,7 @@ from gristmill.udfs.dialogues import of_rows
 from gristmill.udfs.errors import EngineError, GristmillError, InputError
 from infer_rows import prompts
 from infer_rows import settings as asking
+from repair_teacher import wrong
 from server_openai import Server
 
 CLEAN = [
@@ -30,6 +34,9 @@ CLEAN = [
     {"keep": ["char_count >= 40", "word_count >= 5"]}, {"language": {"expect": ["zh", "en"]}}, "special_ratio",
     {"keep": {"zh": ["char_repetition <= 0.3"], "default": ["char_repetition <= 0.5", "language >= 0.5"]}},
 ]
+
+
+HEAVY = [*CLEAN[:1], {"dup_ngram_fraction": {"n": [5, 6, 7, 8, 9, 10]}}, *CLEAN[1:]]         # for as long as it takes to be killed
 
 
 def settings(corpus, workdir, **changes):
@@ -51,16 +58,29 @@ def same(a, b):
         assert table(a, stage, side).equals(table(b, stage, side)), (stage, side)
 
 
-@pytest.fixture
-def many(tmp_path):
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
     """About 12 MB in one file, so that there are a dozen parts; every text differs."""
-    folder = tmp_path / "many"
-    folder.mkdir()
+    folder = tmp_path_factory.mktemp("many")
     with open(folder / "all.jsonl", "w", encoding="utf-8") as out:
         for n in range(6000):
             text = "\n".join(f"第{n}条　任何组织和个人都应当遵守第{n * k}号规定，维护社会秩序。The law of {n} and {k}." for k in range(20))
             out.write(json.dumps({"url": str(n), "text": text}, ensure_ascii=False) + "\n")
     return folder
+
+
+@pytest.fixture(scope="module")
+def whole(many, tmp_path_factory):
+    """(workdir, passport) of what must come of `many`."""
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, both(settings(many, folder), "local")
+
+
+@pytest.fixture(scope="module")
+def heavy(many, tmp_path_factory):
+    """(workdir, passport) of what must come of it with HEAVY."""
+    folder = tmp_path_factory.mktemp("heavy")
+    return folder, both(settings(many, folder, clean=HEAVY), "local")
 
 
 def test_spark_equals_local(corpus, tmp_path, spark):
@@ -73,17 +93,7 @@ def test_spark_equals_local(corpus, tmp_path, spark):
     same(tmp_path / "a", tmp_path / "b")
 
 
-@pytest.fixture(scope="module")
-def local_ray():
-    """One Ray of this machine for all tests here."""
-    ray = pytest.importorskip("ray")
-    os.environ.update(RAY_AUTH_MODE="disabled", RAY_USAGE_STATS_ENABLED="0")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100_000_000)
-    yield
-    ray.shutdown()
-
-
-def test_ray_equals_local(corpus, tmp_path, local_ray):
+def test_ray_equals_local(corpus, tmp_path, ray_session):
     a = both(settings(corpus, tmp_path / "a"), "local")
     b = both(settings(corpus, tmp_path / "b"), "ray")
     assert a["digest"] == b["digest"]
@@ -114,7 +124,7 @@ def stored(folder):
 
 
 @pytest.mark.parametrize("sections", [("clean", "redact"), pytest.param(tuple(FLOW), marks=pytest.mark.slow)], ids=["two", "every"])
-def test_sections_write_the_same_bytes_on_spark_and_on_ray(tmp_path, spark, local_ray, monkeypatch, sections):
+def test_sections_write_the_same_bytes_on_spark_and_on_ray(tmp_path, spark, ray_session, monkeypatch, sections):
     monkeypatch.setattr(ingest, "LEAST", 10_000)
     for name, count in (("own", 400), ("general", 40)):
         dialogues(tmp_path / f"{name}.jsonl", name, count)
@@ -145,13 +155,13 @@ def test_sections_write_the_same_bytes_on_spark_and_on_ray(tmp_path, spark, loca
     assert len([path for path in files if path.startswith("redact/kept")]) > 2
 
 
-def test_the_number_of_parts_does_not_matter(many, tmp_path, monkeypatch):
-    a = both(settings(many, tmp_path / "a"), "local")
+def test_the_number_of_parts_does_not_matter(many, whole, tmp_path, monkeypatch):
+    folder, a = whole
     monkeypatch.setattr(ingest, "LEAST", 50_000)
     b = both(settings(many, tmp_path / "b", raw={"path": str(many), "id": "url", "file_mb": 0.3}), "local")
-    assert len(list((tmp_path / "b/clean/kept").iterdir())) > 2 * len(list((tmp_path / "a/clean/kept").iterdir()))
+    assert len(list((tmp_path / "b/clean/kept").iterdir())) > 2 * len(list((folder / "clean/kept").iterdir()))
     assert a["digest"] == b["digest"]
-    same(tmp_path / "a", tmp_path / "b")
+    same(folder, tmp_path / "b")
 
 
 def command(*arguments, **environment):
@@ -162,7 +172,7 @@ def command(*arguments, **environment):
 
 def kill_half_way(process, folder, parts):
     """SIGKILL to the whole group once some parts are done; fails where the job was too quick to be killed."""
-    for _ in range(3000):
+    for _ in range(20_000):
         done = len(list((folder / "_parts").glob("*.json"))) if (folder / "_parts").exists() else 0
         if 0 < done < parts - 1:
             os.killpg(process.pid, signal.SIGKILL)
@@ -172,19 +182,17 @@ def kill_half_way(process, folder, parts):
             pytest.fail(f"the job ended before it was killed: {process.stderr.read().decode()[-2000:]}")
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
-    pytest.fail("no part was finished in a minute")
+    pytest.fail("no part was finished in several minutes")
     return {}
 
 
 @pytest.mark.parametrize("name", ["local", "spark"])
-def test_a_killed_job_goes_on_where_it_stopped(many, tmp_path, name):
-    heavy = [*CLEAN[:1], {"dup_ngram_fraction": {"n": [5, 6, 7, 8, 9, 10]}}, *CLEAN[1:]]
-    whole = settings(many, tmp_path / "whole", clean=heavy)
-    expected = both(whole, "local")
-    parsed = settings(many, tmp_path / "killed", clean=heavy)
+def test_a_killed_job_goes_on_where_it_stopped(many, heavy, tmp_path, name):
+    whole, expected = heavy
+    parsed = settings(many, tmp_path / "killed", clean=HEAVY)
     path = tmp_path / "killed.yaml"
     path.write_text(yaml.safe_dump(parsed.model_dump(), allow_unicode=True), encoding="utf-8")
-    ingest.run(parsed, "local")
+    shutil.copytree(whole / "ingest", tmp_path / "killed/ingest")
     parts = len(list((tmp_path / "killed/ingest/kept").iterdir()))
     folder = tmp_path / "killed/clean"
     before = kill_half_way(command("clean", str(path), "--engine", name), folder, parts)
@@ -198,15 +206,15 @@ def test_a_killed_job_goes_on_where_it_stopped(many, tmp_path, name):
     assert again["digest"] == expected["digest"]
     assert again["resumed_parts"] == len(before)
     assert not list(folder.glob("*/.*")) or all(path.name.startswith(".part") for path in folder.glob("*/.*"))
-    same(tmp_path / "whole", tmp_path / "killed")
+    same(whole, tmp_path / "killed")
 
 
-def test_a_killed_ingest_goes_on(many, tmp_path):
-    expected = ingest.run(settings(many, tmp_path / "whole"), "local")
+def test_a_killed_ingest_goes_on(many, whole, tmp_path):
+    expected = passport.read(str(whole[0] / "ingest"))
     parsed = settings(many, tmp_path / "killed")
     path = tmp_path / "killed.yaml"
     path.write_text(yaml.safe_dump(parsed.model_dump(), allow_unicode=True), encoding="utf-8")
-    parts = len(list((tmp_path / "whole/ingest/_parts").iterdir()))
+    parts = len(list((whole[0] / "ingest/_parts").iterdir()))
     before = kill_half_way(command("ingest", str(path), "--engine", "local"), tmp_path / "killed/ingest", parts)
     again = ingest.run(parsed, "local")
     assert again["digest"] == expected["digest"]
@@ -221,34 +229,13 @@ def test_a_finished_job_does_nothing(corpus, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "a").rglob("*") if path.is_file()} == stamps
 
 
-def local_cluster(arguments):
-    """spark-submit with two executors in processes of their own."""
-    import pyspark
-
-    home = Path(pyspark.__file__).parent
-    return subprocess.Popen(
-        [str(home / "bin/spark-submit"), "--master", "local-cluster[2,1,1024]", "--conf", "spark.ui.enabled=false", *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-        env={**os.environ, "SPARK_HOME": str(home), "PYSPARK_PYTHON": sys.executable, "PYTHONSAFEPATH": "1"})
-
-
-@pytest.fixture
-def written(many, tmp_path):
-    """A recipe file over `many`, ingested, with the digest that clean must have and the number of parts."""
-    parsed = settings(many, tmp_path / "out")
-    expected = both(settings(many, tmp_path / "whole"), "local")
-    path = tmp_path / "r.yaml"
-    path.write_text(yaml.safe_dump(parsed.model_dump(), allow_unicode=True), encoding="utf-8")
-    ingest.run(parsed, "local")
-    return path, tmp_path / "out/clean", expected["digest"], len(list((tmp_path / "out/ingest/kept").iterdir()))
-
-
-def test_spark_submit_on_a_local_cluster_with_a_killed_executor(written, spark):
-    path, folder, expected, parts = written
-    job = Path(__file__).resolve().parent.parent / "jobs/clean.py"
-    process = local_cluster([str(job), str(path)])
-    try:
-        for _ in range(3000):
+def test_spark_submit_on_a_local_cluster_with_a_killed_executor(many, whole, tmp_path, java):
+    path, folder, job = tmp_path / "r.yaml", tmp_path / "out/clean", Path(__file__).resolve().parent.parent / "jobs/clean.py"
+    path.write_text(yaml.safe_dump(settings(many, tmp_path / "out").model_dump(), allow_unicode=True), encoding="utf-8")
+    shutil.copytree(whole[0] / "ingest", tmp_path / "out/ingest")
+    parts = len(list((tmp_path / "out/ingest/kept").iterdir()))
+    with local_cluster.submitted(job, path) as process:
+        for _ in range(20_000):
             done = len(list((folder / "_parts").glob("*.json"))) if (folder / "_parts").exists() else 0
             if done or process.poll() is not None:
                 break
@@ -256,13 +243,9 @@ def test_spark_submit_on_a_local_cluster_with_a_killed_executor(written, spark):
         executors = subprocess.run(["pgrep", "-s", str(process.pid), "-f", "CoarseGrainedExecutorBackend"], capture_output=True, text=True).stdout.split()
         if done < parts and executors:
             os.kill(int(executors[0]), signal.SIGKILL)
-        out, _ = process.communicate(timeout=240)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == 0, out.decode()[-3000:]
-    assert json.loads((folder / "passport.json").read_text())["digest"] == expected
-    same(path.parent / "whole", path.parent / "out")
+        local_cluster.finish(process)
+    assert json.loads((folder / "passport.json").read_text())["digest"] == whole[1]["digest"]
+    same(whole[0], tmp_path / "out")
 
 
 def test_a_task_that_fails_names_the_cause(corpus, tmp_path, spark):
@@ -304,7 +287,7 @@ def test_a_part_of_infer_is_the_same_file_whatever_answers_come_first(tmp_path):
     assert others == [one] * 2
 
 
-def test_a_worker_that_finds_no_room_holds_nobody_up(tmp_path, local_ray):
+def test_a_worker_that_finds_no_room_holds_nobody_up(tmp_path, ray_session):
     prompts(tmp_path, [f"问题{n}" for n in range(40)], files=4)
     asked = {"teacher": {"cpus": 2}}                               # of two, so that the second worker finds none
     with Server(models=["other"]) as server, pytest.raises(EngineError, match="http 404"):
@@ -312,3 +295,40 @@ def test_a_worker_that_finds_no_room_holds_nobody_up(tmp_path, local_ray):
     with Server(latency=0.01) as server:
         sealed = infer.run(asking(tmp_path, server.url, **asked), "ray", True)
     assert sealed["rows"]["kept"] == 40
+
+
+def documents(workdir, texts, files):
+    ingested(workdir, pa.table({"text": pa.array(texts, pa.string())}), files)
+
+
+def answered(workdir, texts, files):
+    ingested(workdir, of_rows([{"messages": [message("user", f"问题{n}"), message("assistant", text)]} for n, text in enumerate(texts)], "conversations"), files)
+
+
+# Of each task: who makes its rows, of what kind they are, what the server says, what is asked, and what the rows are made of.
+TASKS = {
+    "label": (prompts, "prompts", "judge_answers:candidate_or_judge", {"samples": 3, "seed": 0, "accept": ["judge >= 3"]},
+              [*(f"问题{'一二三四五六七八九十'[n % 10] * (n // 10 + 1)}" for n in range(30)), "不可读", "平局", "What is it?", "", "问题一"]),
+    "judge": (answered, "conversations", "judge_answers:scored", {"accept": ["judge >= 2"]},
+              [*(f"这是回答{n % 6}。" for n in range(30)), "没有数字", "可修：没有数字", "", "答案是 9"]),
+    "repair": (documents, "pretrain", "repair_teacher:penitent", {"tries": 2},
+               [*(wrong(f"第{n}条　任何组织和个人都应当遵守规定，根据法律，可以申请。" * (1 + n % 3), 3) for n in range(30)), "公司有1000人，以经成立。«arabic»", "第一条正确。", ""]),
+}
+
+
+@pytest.mark.parametrize("task", list(TASKS))
+def test_teachers_tasks_make_the_same_rows_on_ray(tmp_path, ray_session, task):
+    """Two workers on Ray, faults and refusals among the answers: the files are those of one process, and so is what was counted."""
+    write, kind, function, wanted, texts = TASKS[task]
+    made = {}
+    with Server(function=function, latency=0.005, faults={"429": 0.05, "reset": 0.03}, retry_after="0.01") as server:
+        for name in ("local", "ray"):
+            write(tmp_path / name, texts, files=4)
+            sealed = infer.run(asking(tmp_path / name, server.url, task=task, teacher={"retries": 20}, recipe_={"raw": {"path": "unused", "kind": kind}}, **wanted), name)
+            ledger = {key: sealed["ledger"][key] for key in ("prompts", "accepted", "refused", "failed", "calls_of_rows", "counted")}
+            made[name] = sealed["digest"], sealed["rows"], sealed["scores"], ledger, stored(tmp_path / name / "infer")
+    assert made["ray"] == made["local"]
+    _, rows, _, ledger, files = made["ray"]
+    assert len(files) == 2 * 4
+    assert rows["rows"] == len(texts) == rows["kept"] + rows["dropped"]
+    assert {"label": rows["dropped"], "judge": rows["dropped"], "repair": ledger["counted"].get("repairs", 0)}[task] >= 2

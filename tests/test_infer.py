@@ -451,16 +451,6 @@ def test_killed_twenty_times(tmp_path):
 
 # --- Ray ---
 
-@pytest.fixture(scope="module")
-def ray_session():
-    """One Ray of this machine for all tests here."""
-    ray = pytest.importorskip("ray")
-    os.environ.update(RAY_AUTH_MODE="disabled", RAY_USAGE_STATS_ENABLED="0")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100_000_000)
-    yield ray
-    ray.shutdown()
-
-
 def test_two_actors_make_what_one_loop_makes(tmp_path, ray_session):
     texts = questions(40) * 3                              # each three times, in different parts
     for name in ("a", "b"):

@@ -457,8 +457,7 @@ def test_every_figure_is_the_same_by_duckdb_and_by_spark(tmp_path, spark):
     assert one == other
 
 
-def test_ray_measures_the_same(tmp_path):
-    pytest.importorskip("ray")
+def test_ray_measures_the_same(tmp_path, ray_session):
     rows = clean()
     plant_empty(rows)
     assert profiled(tmp_path, rows) == profiled(tmp_path, rows, engine="ray")

@@ -12,9 +12,10 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import yaml
+from rich.console import Console
 
 from dialogue_rows import ingested, kept
-from gristmill.jobs import infer
+from gristmill.jobs import infer, plan
 from gristmill.jobs.calls import message
 from gristmill.jobs.layouts_kinds import derive
 from gristmill.udfs.dialogues import of_rows
@@ -119,6 +120,9 @@ def test_a_judge_of_its_own(tmp_path, server):
     prompts(tmp_path, ["问题", "问"])
     judge = {"base_url": server.url, "model": "strict", "in_flight": 2}
     wanted = {"judge": {"teacher": judge, "dimensions": ["logic", "facts"], "temperature": 0.5}}
+    before = server.stats()["requests"]
+    dry, _ = infer.planned(recipe(tmp_path, server.url, label=wanted))
+    assert (dry.needed[""]["calls"], dry.needed["judge"]["calls"], dry.following["judge"]["calls"], server.stats()["requests"]) == (2 * 3, 0, 2 * 3, before)
     sealed, calls = label(tmp_path, server, label=wanted)
     assert calls == 2 * 3 + 2 * 2
     assert {model: one["calls"] for model, one in sealed["ledger"]["spent"].items()} == {"m": 6, "strict": 4}
@@ -129,6 +133,32 @@ def test_a_judge_of_its_own(tmp_path, server):
     assert infer.run(again) == sealed                                               # how fast the judge is asked makes no other job
     dry, _ = infer.planned(recipe(tmp_path, server.url, samples=5, label=wanted))
     assert (dry.needed[""]["calls"], dry.needed["judge"]["calls"]) == (4, 0)
+    assert {name: one["calls"] for name, one in dry.following.items()} == {"judge": 2 * 5}
+    dry, _ = infer.planned(recipe(tmp_path, server.url, label={"judge": {**wanted["judge"], "dimensions": ["facts"]}}))
+    assert (dry.needed[""]["calls"], dry.needed["judge"]["calls"], dry.following) == (0, 4, {})     # of candidates that are there
+
+
+def test_the_plan_names_the_judge(tmp_path, server):
+    """How many calls, tokens and how much money the judge takes on top, whether it is another teacher or the same."""
+    prompts(tmp_path, ["第一个问题是什么？", "What is the second one?"])
+    price = {"price": {"prompt": 100, "completion": 1000, "currency": "CNY"}}
+    judge = {"base_url": server.url, "model": "strict", "price": {"prompt": 10, "completion": 20, "currency": "USD"}}
+    for own in (judge, None):
+        made = recipe(tmp_path, server.url, teacher=price, max_tokens=50, label={"judge": {"teacher": own, "max_tokens": 200}})
+        dry, job = infer.planned(made)
+        (name, top), = dry.following.items()
+        assert (name, top["calls"], top["most"], dry.needed[""]["calls"]) == ("judge" if own else "", 6, 6 * 200, 6)
+        # The wording alone is longer than a candidate may be; what it says of its dimensions is in it too.
+        assert 6 * (50 + 150) < top["prompt_tokens"] < 6 * (50 + 1000)
+        rate = (10, 20) if own else (100, 1000)
+        assert top["money"] == pytest.approx((top["prompt_tokens"] * rate[0] + top["most"] * rate[1]) / 1e6)
+        console = Console(width=200)
+        with console.capture() as seen:
+            plan.show(console, dry, job, infer.later(made))
+        said_ = seen.get()
+        assert f"on top, when these are answered: {'judge strict' if own else 'teacher m'}: at most 6 calls, about {top['prompt_tokens']:,} tokens of prompts" in said_
+        assert f"of answers at most 1,200; money: at most {top['money']:,.2f} {'USD' if own else 'CNY'}" in said_
+        assert "verdicts that cannot be read, once more each" in said_
 
 
 def test_kinds_with_answers_are_for_the_judge(tmp_path, server):

@@ -268,7 +268,7 @@ def test_bad_input(tmp_path, own, general):
     with pytest.raises(RecipeError, match="`self` is the output of the sections before in a recipe"):
         run(tmp_path, [{"path": "self"}])
     (tmp_path / "general/ingest/passport.json").unlink()
-    with pytest.raises(InputError, match="there is no such release"):
+    with pytest.raises(InputError, match="is neither a release nor the output of a section"):
         run(tmp_path, [{"path": general}])
     (tmp_path / "general/ingest/_job.json").write_text("{}")
     with pytest.raises(OutputError, match="has not finished"):

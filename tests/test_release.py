@@ -547,6 +547,31 @@ def test_papers_that_would_lie(tmp_path):
         make(tmp_path, chain(tmp_path, {"a": "短"}, "empty"), "2.0.0")
 
 
+def test_columns_of_the_users_own_that_are_called_as_sections_call_theirs(tmp_path):
+    """A section's column is the user's where that section was not run, also when the raw rows are gone."""
+    own = ["split", "mixed_from", "pii", "contaminated"]
+    folder = chain(tmp_path, documents(10), more=lambda id_: {name: f"{name} {id_}" for name in own})
+    there = make(tmp_path, folder)
+    shutil.rmtree(tmp_path / "out/ingest")
+    gone = make(tmp_path, folder, "1.0.1")
+    for sealed in (there, gone):
+        assert set(own) <= set(sealed["columns"]) & set(sealed["own"])
+        rows = pq.read_table(at(tmp_path, sealed["version"]) / "data").to_pylist()
+        assert all(row[name] == f"{name} {row['id']}" for row in rows for name in own)
+    assert "dup_count" not in gone["own"]
+
+
+def test_what_rows_were_made_of_is_released(tmp_path):
+    """So that a `split` of the release keeps them beside their seeds."""
+    rows = identified(ROWS["conversations"], "conversations")
+    first = seal(tmp_path / "out/ingest", rows)
+    made = rows.append_column("seed_ids", pa.array([["r1"], None, ["r1", "r2"]])).append_column("how", pa.array(["x"] * 3))
+    seal(tmp_path / "out/infer", made, "infer", {"ingest": first["fingerprint"]})
+    sealed = make(tmp_path, str(tmp_path / "out/infer"))
+    assert sealed["columns"][-1] == "seed_ids"
+    assert [row["seed_ids"] for row in pq.read_table(at(tmp_path) / "data").to_pylist()] == [["r1"], None, ["r1", "r2"]]
+
+
 def test_the_audit(tmp_path):
     folder = chain(tmp_path, documents(10))
     assert make(tmp_path, folder)["audit"] is None

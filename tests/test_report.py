@@ -1,6 +1,7 @@
 """The report: its numbers, its pictures, the documents it shows, and that nothing in a document can break or act in the page."""
 
 import re
+import sys
 from html.parser import HTMLParser
 
 import numpy as np
@@ -368,3 +369,15 @@ def test_the_table_fits_a_terminal_in_chinese_too():
     (0, 0, "0%"), (0, 5, "0%"), (1, 10**6, "<0.1%"), (999_999, 10**6, ">99.9%"), (1, 3, "33.3%"), (5, 5, "100%")])
 def test_shares_do_not_round_to_nothing_or_all(part, whole, shown):
     assert page.share(part, whole) == shown
+
+
+@pytest.mark.parametrize("unit", ["count", "ratio"])
+def test_every_double_has_a_bin_whose_edge_is_a_number(unit):
+    values = np.array([sys.float_info.max, np.nextafter(sys.float_info.max, 0), 2.0**1023, 1e300, 200.5, 1.0, 0.5, 5e-324, 0.0])
+    with np.errstate(over="raise"):
+        bins = summary.bin_of(values, unit)
+    edges = [summary.edge_of(int(one), unit) for one in bins]
+    assert all(np.isfinite(edge) and edge * (1 - 1e-9) - 1e-9 <= value for edge, value in zip(edges, values, strict=True))
+    assert edges[0] > 0.99 * sys.float_info.max or unit == "ratio"
+    found = {"n": 1, "nulls": 0, "sum": 0.0, "bins": {str(bins[0]): 1}}
+    assert summary.quantile(found, 0.5, unit) == edges[0]

@@ -236,6 +236,106 @@ def test_by_a_column(tmp_path):
     assert not any("was compared" in limit for limit in sealed["limits"])
 
 
+def augmented(of, seed=8, **more):
+    """({id: prompt}, {id: its seeds}) of rows that have nothing in common but what they were made of; `of`: {id: seeds, None for a seed}."""
+    rng = random.Random(seed)
+    return {id_: " ".join(planted.words(rng, 30)) for id_ in of}, {"seed_ids": dict(of), **more}
+
+
+def families_of(of):
+    """The sets of ids that a chain of seeds connects; an id that is no row connects too."""
+    names = {*of, *(seed for seeds in of.values() for seed in seeds or ())}
+    whole = components(sorted(names), lambda one, other: one in (of.get(other) or ()) or other in (of.get(one) or ()))
+    return [group & of.keys() for group in whole]
+
+
+FAMILIES = {f"s{n}": None for n in range(40)} | {f"s{n}-evolve-{k}.0": [f"s{n}"] for n in range(40) for k in range(3)} | \
+    {f"gone{n}-persona-{k}.0": [f"gone{n}"] for n in range(20) for k in range(2)} | \
+    {f"again{n}": [f"s{n}-evolve-0.0"] for n in range(0, 40, 2)}                      # made of a row that was made
+SIDES = {"train": 0.5, "validation": 0.25, "test": 0.25}
+
+
+@pytest.mark.parametrize("how", [{}, {"group": "exact"}, {"group": "customer"}])
+def test_what_was_made_of_a_seed_stands_beside_it(tmp_path, how):
+    prompts, columns = augmented(FAMILIES, customer={id_: f"c{n}" for n, id_ in enumerate(FAMILIES)})
+    leaked, _ = run(tmp_path, conversations(prompts, **columns), "none", seeds="none", **how, **SIDES)
+    assert sum(len({leaked[id_] for id_ in family}) > 1 for family in families_of(FAMILIES)) > 20
+    found, sealed = run(tmp_path, conversations(prompts, **columns), **how, **SIDES)
+    for family in families_of(FAMILIES):
+        assert len({found[id_] for id_ in family}) == 1
+    assert sealed["split"]["groups"]["all"] == len(families_of(FAMILIES)) == 60      # and nothing else was kept together
+    assert sealed["split"]["seeds"] == {"rows_of": "one", "of_several": 0}
+    assert all(abs(one["rows"] - SIDES[side] * len(FAMILIES)) <= 3 for side, one in sealed["split"]["got"].items())
+
+
+def test_families_are_those_of_every_order_and_engine(tmp_path, spark):
+    prompts, columns = augmented(FAMILIES)
+    found, sealed = run(tmp_path, conversations(prompts, **columns), "one", 1, **SIDES)
+    shuffled = dict(random.Random(2).sample(list(prompts.items()), len(prompts)))
+    again, other = run(tmp_path, conversations(shuffled, **columns), "other", 5, engine="spark", **SIDES)
+    assert (again, other["digest"]) == (found, sealed["digest"])
+
+
+def test_families_and_near_duplicates_are_one_group(tmp_path):
+    """A row that was made of a seed is a near-duplicate of one that was made of another."""
+    of = {"a": None, "b": None, "a1": ["a"], "b1": ["b"], **{f"x{n}": None for n in range(20)}}
+    prompts, columns = augmented(of)
+    prompts["b1"] = prompts["a1"] + " more"
+    _, sealed = run(tmp_path, conversations(prompts, **columns), **SIDES)
+    assert (sealed["split"]["groups"]["all"], sealed["split"]["groups"]["largest"][0]["rows"]) == (21, 4)
+
+
+def test_rows_of_several_seeds(tmp_path):
+    """Instructions like three others are no other wording of one: they join all seeds only where that is asked."""
+    of = {f"s{n}": None for n in range(30)} | {f"s{n}-instruct-0.0": [f"s{n}", f"s{(n + 1) % 30}", f"s{(n + 2) % 30}"] for n in range(30)}
+    prompts, columns = augmented(of)
+    found, sealed = run(tmp_path, conversations(prompts, **columns), "one", **SIDES)
+    assert sealed["split"]["groups"]["all"] == 60
+    assert "30 rows were made of several seeds each and may stand on another side than these; `seeds: all` keeps them together" in sealed["limits"]
+    found, sealed = run(tmp_path, conversations(prompts, **columns), "all", seeds="all", **SIDES)
+    assert set(found.values()) == {"train"}
+    assert not any("several seeds each" in limit for limit in sealed["limits"])
+
+
+def test_families_of_a_mixture_and_of_an_earlier_split(tmp_path):
+    """`mix` writes a set's name before ids, and what an earlier split says of a seed holds for what is made of it later."""
+    from gristmill.jobs import mix
+
+    seeds, _ = augmented({f"s{n}": None for n in range(40)})
+    made, columns = augmented({f"s{n}-evolve-{k}.0": [f"s{n}"] for n in range(40) for k in range(2)}, seed=9)
+    before, _ = run(tmp_path, conversations(seeds), "seeds", **SIDES)
+    dialogue_rows.ingested(tmp_path / "made", conversations(made, **columns))
+    for name, path in (("old", tmp_path / "seeds/ingest"), ("new", tmp_path / "made/ingest")):
+        assert passport.read(str(path))["rows"]["kept"] == (40 if name == "old" else 80)
+    sources = [{"path": str(tmp_path / "seeds/ingest"), "name": "old"}, {"path": str(tmp_path / "made/ingest"), "name": "new", "rate": 2.0}]
+    mix.make(str(tmp_path / "mixed/ingest"), sections.Mix(sources=sources), name="mixed")
+    split.make(str(tmp_path / "mixed/ingest"), str(tmp_path / "mixed/split"), sections.Split(**SIDES), name="mixed")
+    found, ids = sides_of(tmp_path / "mixed"), {}
+    for id_, side in found.items():
+        ids.setdefault(id_.split(":")[-1].split("-")[0].split("#")[0], set()).add(side)
+    assert (len(found), len(ids)) == (200, 40)
+    assert all(len(where) == 1 for where in ids.values())
+    assert any(":" in id_ for id_ in found)
+    after, _ = run(tmp_path, conversations(made, **columns), "later", keep=str(tmp_path / "seeds/split"), **SIDES)
+    assert after == {id_: before[id_.split("-")[0]] for id_ in made}
+
+
+def test_a_torn_family_is_not_sealed(tmp_path, monkeypatch):
+    from gristmill.jobs import families
+
+    monkeypatch.setattr(families, "unite", lambda parents, nodes, family: None)
+    prompts, columns = augmented(FAMILIES)
+    with pytest.raises(OutputError, match="groups or more stand on two sides, such as that of"):
+        run(tmp_path, conversations(prompts, **columns), **SIDES)
+    assert not (tmp_path / "out/split/passport.json").exists()
+
+
+def test_a_column_of_that_name_that_names_no_rows(tmp_path):
+    prompts, _ = augmented({f"s{n}": None for n in range(9)})
+    _, sealed = run(tmp_path, conversations(prompts, seed_ids=dict.fromkeys(prompts, 1)))
+    assert (sealed["split"]["seeds"], sealed["split"]["groups"]["all"]) == (None, 9)
+
+
 def test_rows_that_say_nothing_are_alone(tmp_path):
     """No prompt, or one of white space or marks alone, is not what makes rows the same."""
     rows = [{"messages": [{"role": "assistant", "content": f"a poem about {name}, in four lines"}]} for name in "abcdefghij"]
@@ -402,7 +502,7 @@ def test_crowds_and_large_clusters_are_said(tmp_path, prompts, expected, monkeyp
     ({"slot": "chosen"}, {}, RecipeError, "rows of kind conversations have no 'chosen'; there are text, system, user"),
     ({}, {"split": "train"}, InputError, "has a column 'split' already"),
     ({"stratify": ["number"]}, {"number": None}, InputError, "have more than 1000 values"),
-    ({"keep": "nowhere/1.0.0"}, {}, InputError, "nowhere/1.0.0: there is no such release"),
+    ({"keep": "nowhere/1.0.0"}, {}, InputError, "nowhere/1.0.0: there is no such release in releases, and no such folder"),
 ])
 def test_bad_input(tmp_path, options, columns, error, message):
     prompts = {str(n): f"question {n}" for n in range(1100 if "number" in columns else 10)}
@@ -410,6 +510,22 @@ def test_bad_input(tmp_path, options, columns, error, message):
     with pytest.raises(error, match=message):
         run(tmp_path, table, **options)
     assert not (tmp_path / "out/split/passport.json").exists()
+
+
+def test_a_set_that_is_none(tmp_path, monkeypatch, capsys):
+    from gristmill.jobs import cli
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "rows.jsonl").write_text("{}")
+    for name, said in (("nothing", "nothing: there is no such release in releases, and no such folder.\n"),
+                       ("bare", "bare: is neither a release nor the output of a section: it has no passport.json\n"),
+                       ("rows.jsonl", "rows.jsonl: is neither a release nor the output of a section")):
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(["split", name, "x"])
+        assert stopped.value.code == 1
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
 
 
 def test_what_cannot_be_kept(tmp_path):

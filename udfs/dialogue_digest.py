@@ -6,17 +6,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gristmill.udfs.dialogue_strings import further
 from gristmill.udfs.dialogues import COLUMNS, MESSAGES, RESPONSES, Dialogues, relisted, whole
 
 
 def everything(rows: Dialogues) -> pa.Array:
-    """large_string[n]: all that makes a row what it is, for digests: of each message role, content, reasoning, calls, images, train."""
+    """large_string[n]: all that makes a row what it is, for digests: of each message role, content, reasoning, calls, images, train, and
+    name and further fields where it has some."""
     calls = rows.field("tool_calls")
     flat = pc.list_flatten(calls)
     called = _between([pc.struct_field(flat, name) for name in ("name", "arguments")], "\x1d")
     columns = [pa.array(rows.columns.tolist(), pa.string()), *(rows.field(name) for name in ("role", "content", "reasoning")),
                _lists(calls, called), _lists(rows.field("images")), rows.field("train")]
     said = _between(columns, "\x1f")
+    for mark, values in (("\x1f\x01", rows.field("name").cast(pa.large_string())), ("\x1f\x02", further(rows.field("extra")))):
+        if values.null_count < len(values):
+            said = pc.binary_join_element_wise(said, pc.binary_join_element_wise(pa.scalar(mark, pa.large_string()), values,
+                                                                                pa.scalar("", pa.large_string())).fill_null(""),
+                                               pa.scalar("", pa.large_string()))
     more = []
     for name, dtype in COLUMNS[rows.kind].items():
         column = whole(rows.table[name])

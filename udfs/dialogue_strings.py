@@ -1,4 +1,4 @@
-"""Fine-tuning rows as one string each and back: what everybody says, thinks and passes to tools, for jobs that look for values.
+"""Fine-tuning rows as one string each and back: what everybody says, thinks, passes to tools and is called, for jobs that look for values.
 
 A value that stands in two messages of a row then gets one number, and the cue word of a question counts for its answer.
 """
@@ -26,6 +26,8 @@ class Joined:
         self._calls = pc.struct_field(pc.list_flatten(calls), "arguments").cast(pa.large_string())
         parts = [(rows.contents, rows.rows), (rows.field("reasoning").cast(pa.large_string()), rows.rows),
                  (self._calls, rows.rows[pc.list_parent_indices(calls).to_numpy()])]
+        self._extra = rows.field("extra")
+        parts += [(rows.field("name").cast(pa.large_string()), rows.rows), (further(self._extra), rows.rows)]
         if rows.kind == "prompts":
             parts.append((rows.table["reference"].combine_chunks().cast(pa.large_string()), np.arange(len(rows))))
         self._ends = np.cumsum([len(values) for values, _ in parts])
@@ -56,8 +58,9 @@ class Joined:
         take = np.full(len(self._values), -1)
         take[at] = np.arange(len(at))
         new = pc.take(found, pa.array(take, mask=take < 0)) if len(found) else pa.nulls(len(take), pa.large_string())
-        contents, reasoning, calls, *more = (new[start:stop] for start, stop in zip([0, *self._ends[:-1]], self._ends, strict=True))
-        fields = {"content": contents, "reasoning": reasoning, "tool_calls": self._called(calls)}
+        contents, reasoning, calls, names, extra, *more = (new[a:b] for a, b in zip([0, *self._ends[:-1]], self._ends, strict=True))
+        fields = {"content": contents, "reasoning": reasoning, "tool_calls": self._called(calls), "name": names,
+                  "extra": self._furthered(extra)}
         table = self.rows.rebuilt(fields).table
         for name, dtype in COLUMNS[self.rows.kind].items():
             place = table.schema.get_field_index(name)
@@ -79,6 +82,29 @@ class Joined:
             arguments = pc.replace_with_mask(arguments, pa.array(changed), pa.array(repaired, pa.large_string()))
         children = [pc.struct_field(flat, "id"), pc.struct_field(flat, "name"), arguments.cast(pa.string())]
         return relisted(calls, pa.StructArray.from_arrays(children, fields=list(calls.type.value_type)))
+
+    def _furthered(self, found: pa.Array) -> pa.Array:
+        """The messages' `extra` with these further fields; those that are no JSON any more go, and how they were written stays."""
+        was, made = further(self._extra), self._extra.to_pylist()
+        for n in np.flatnonzero(pc.not_equal(found, was).fill_null(False).to_numpy(zero_copy_only=False)).tolist():
+            facts = {key: value for key, value in json.loads(made[n]).items() if not key}
+            try:
+                fields = json.loads(_json(was[n].as_py(), found[n].as_py()))
+            except ValueError:
+                fields = {}
+            made[n] = json.dumps({**fields, **facts}, ensure_ascii=False, separators=(",", ":")) if fields or facts else None
+        return pa.array(made, pa.string())
+
+
+def further(extra: pa.Array) -> pa.Array:
+    """large_string[m]: of each message's `extra` the JSON of its further fields, by name; null where it only says how it was written."""
+    if extra.null_count == len(extra):
+        return pa.nulls(len(extra), pa.large_string())
+    found = []
+    for text in extra.to_pylist():
+        fields = {key: value for key, value in json.loads(text).items() if key} if text and not text.startswith('{"":') else {}
+        found.append(json.dumps(fields, ensure_ascii=False, sort_keys=True) if fields else None)
+    return pa.array(found, pa.large_string())
 
 
 def _json(before: str, after: str) -> str:
