@@ -30,6 +30,7 @@ from gristmill.jobs import (
     report,
     steps,
     storage,
+    train_command,
     trial,
 )
 from gristmill.jobs import run as jobs_run
@@ -78,6 +79,7 @@ def parser() -> argparse.ArgumentParser:
                        ("clean", "normalise, score and keep"), ("label_conflict", "drop or mark rows that contradict one another"),
                        ("dedup", "drop duplicate documents and lines"),
                        ("decontaminate", "drop or mark documents that overlap with benchmarks"),
+                       ("tokenise", "rows as tokens: packed, with what is trained marked"),
                        ("redact", "find personal data, and mask, hash, replace or remove it")):
         one = command(name, _run, text)
         one.add_argument("--engine", choices=["local", "spark", "ray"], default="spark", help="default: spark, here where it has no master")
@@ -85,6 +87,11 @@ def parser() -> argparse.ArgumentParser:
     one = command("infer", _infer, "ask teachers: rows made by a model, every call in a log that outlives the job")
     one.add_argument("--plan", action="store_true", help="ask nobody: how many calls, tokens and how much money are still to be spent")
     commands.common(one)
+    train_command.arguments(command("train", _train, "train a model on releases and sealed folders: sft, dpo, kto and six more"))
+    one = command("merge", lambda given: train_command.merge(given.adapter, given.out), "an adapter merged into its base model",
+                  needs_recipe=False)
+    one.add_argument("adapter", metavar="ADAPTER", help="what a training with `lora` made: RUN/train/model")
+    one.add_argument("out", metavar="OUT", help="the folder to make")
     text = "how far a judge's verdicts agree with people's"
     judge_command.arguments(command("judge", lambda given: judge_command.act(given, console), text, needs_recipe=False))
     one = command("explain", _explain, "what happened to a document, whom a rule dropped, what another threshold would do")
@@ -143,6 +150,9 @@ def _run(given: argparse.Namespace) -> None:
         if name == "release":                       # which has a data sheet instead of a report
             release_command.show(console, found, settings.release.root if settings.release else "")
             continue
+        if name == "train":
+            train_command.show(console, folder, found)
+            continue
         if name == "insight":
             insight_command.show(console, folder, found)
             continue
@@ -159,8 +169,18 @@ def _infer(given: argparse.Namespace) -> None:
     if not given.plan:
         _run(given)
         return
-    found, job = infer.planned(recipe.load(given.recipe, given.settings))
-    plan.show(console, found, job)
+    settings = recipe.load(given.recipe, given.settings)
+    found, job = infer.planned(settings)
+    plan.show(console, found, job, infer.later(settings))
+
+
+def _train(given: argparse.Namespace) -> None:
+    if given.plan:
+        train_command.plan(console, recipe.load(given.recipe, given.settings))
+    elif given.preview:
+        train_command.preview(console, recipe.load(given.recipe, given.settings), given.rows)
+    else:
+        _run(given)
 
 
 def _explain(given: argparse.Namespace) -> None:

@@ -14,12 +14,14 @@ from gristmill.jobs.sections import Audit, Decontaminate, Dedup, Insight, LabelC
 from gristmill.jobs.sections_infer import Infer
 from gristmill.jobs.sections_redact import Redact
 from gristmill.jobs.sections_sample import Sample
+from gristmill.jobs.sections_train import Tokenise, Train, differing, shared
 from gristmill.jobs.steps import Step, explain, nearest
 from gristmill.jobs.steps import parse as parse_steps
 from gristmill.udfs.dialogues import COLUMNS, SLOTS
 from gristmill.udfs.errors import RecipeError
 
-FLOW = ("sample", "clean", "label_conflict", "dedup", "decontaminate", "redact", "infer", "split", "mix", "insight", "audit", "release")
+FLOW = ("sample", "clean", "label_conflict", "dedup", "decontaminate", "redact", "infer", "split", "mix", "insight", "audit", "release",
+        "tokenise", "train")
 ASIDE = ("insight", "audit")         # sections that look at rows and change none
 
 
@@ -45,6 +47,16 @@ class Recipe(Section):
     insight: Insight | None = None
     audit: Audit | None = None
     release: Release | None = None
+    tokenise: Tokenise | None = None
+    train: Train | None = None
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _of_training(cls, value: Any) -> Any:
+        """`train` has what `tokenise` says; a recipe that trains on releases alone needs no `raw`."""
+        if not isinstance(value, dict):
+            return value
+        return shared({"raw": {"path": []}} | value if isinstance(value.get("train"), dict) and value["train"].get("data") else value)
 
     @pydantic.model_validator(mode="after")
     def _of_its_kind(self) -> "Recipe":
@@ -58,16 +70,21 @@ class Recipe(Section):
             raise ValueError(f"split.slot: rows of kind {kind} have no '{slot}'.{nearest(slot, ['text', *SLOTS[kind]])}")
         if kind != "pretrain" and dedup.lines:
             raise ValueError("dedup.lines is for documents: a conversation would lose lines of its answers")
+        if self.tokenise and self.train and (mistakes := differing(self.tokenise, self.train)):
+            raise ValueError("; ".join(mistakes))
         return self
 
     def sections(self) -> list[str]:
         """The jobs that this recipe asks for, in the order of the flow."""
-        return ["ingest", *(name for name in FLOW if getattr(self, name) is not None)]
+        return [*(["ingest"] if self.raw.path != [] else []), *(name for name in FLOW if getattr(self, name) is not None)]
 
     def parent(self, section: str) -> str:
         """The folder that a section reads: the output of the nearest earlier section that the recipe has and that makes rows."""
         sections = [name for name in self.sections() if name == section or name not in ASIDE]
-        return f"{self.workdir.rstrip('/')}/{sections[sections.index(section) - 1]}"
+        earlier = sections[sections.index(section) - 1]
+        if self.release and earlier == "release":
+            return f"{self.release.root.rstrip('/')}/{self.release.name}/{self.release.version}"
+        return f"{self.workdir.rstrip('/')}/{earlier}"
 
 
 class _Loader(yaml.SafeLoader):

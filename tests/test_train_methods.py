@@ -1,0 +1,108 @@
+"""Every method at ZeRO-2 and ZeRO-3 in two processes ends where one process does; each learns what it is there for."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import small_llama
+import train_made
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("trl")
+pytest.importorskip("deepspeed")
+
+METHODS = tuple(train_made.FORMS)
+OWN = ("rloo", "grpo", "distil")          # draw answers of their own: other processes draw other ones, so these are compared among themselves
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return small_llama.make(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory):
+    """{form: two sets of it}"""
+    folder = tmp_path_factory.mktemp("sets")
+    return {form: [train_made.made_set(folder / f"{form}_{n}", form, 40, seed=n) for n in (0, 1)] for form in sorted(set(train_made.FORMS.values()))}
+
+
+def together(specs, ranks, folder):
+    """Train every specification, one after the other, in one group of so many processes."""
+    paths = []
+    for spec in specs:
+        path = Path(spec["folder"]) / "spec.json"
+        path.write_text(json.dumps(spec))
+        paths.append(str(path))
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent), "DS_ACCELERATOR": "cpu"}
+    script = str(Path(train_made.__file__))
+    command = [sys.executable, script] if ranks == 1 else [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node",
+                                                           str(ranks), script]
+    done = subprocess.run([*command, *paths], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, model, sets):
+    """{(method, preset): the folder of its run}: one process without DeepSpeed, two with ZeRO-2 and ZeRO-3."""
+    folder, found, alone, pairs = tmp_path_factory.mktemp("runs"), {}, [], []
+    for method in METHODS:
+        for preset, ranks in (("none", 1), ("zero2", 2), ("zero3", 2)):
+            if method in OWN and ranks == 1:
+                continue
+            found[method, preset] = folder / f"{method}-{preset}"
+            data = [{"path": one, "ratio": ratio} for one, ratio in zip(sets[train_made.FORMS[method]], (0.75, 0.25), strict=True)]
+            more = {"validate_every": 3} if method not in OWN else {}
+            spec = train_made.specification(found[method, preset], method, model, data, deepspeed=preset, processes=ranks, micro_batch=8 // ranks, **more)
+            (alone if ranks == 1 else pairs).append(spec)
+    together(alone, 1, folder)
+    together(pairs, 2, folder)
+    return found
+
+
+@pytest.mark.parametrize("method", [one for one in METHODS if one not in OWN])
+@pytest.mark.parametrize("preset", ["zero2", "zero3"])
+def test_two_processes_lose_as_one_does(runs, method, preset):
+    one, two = (train_made.losses(runs[method, which]) for which in ("none", preset))
+    assert len(one) == 3
+    assert two == pytest.approx(one, abs=1e-5)
+
+
+@pytest.mark.parametrize("method", OWN)
+def test_methods_that_write_their_own_answers_agree_over_zero_stages(runs, method):
+    two, three = (train_made.losses(runs[method, which]) for which in ("zero2", "zero3"))
+    assert len(two) == 3
+    assert three == pytest.approx(two, abs=1e-5)
+    if method != "distil":
+        worth = [[one["reward"] for one in train_made.losses(runs[method, which], "rewards")] for which in ("zero2", "zero3")]
+        assert worth[0] == pytest.approx(worth[1], abs=1e-5)
+
+
+@pytest.mark.parametrize("method", ["pretrain", "sft"])
+def test_the_loss_by_source_is_that_of_all(runs, method):
+    for preset in ("none", "zero3"):
+        lines = map(json.loads, (runs[method, preset] / "train" / "metrics.jsonl").read_text().splitlines())
+        done = 0
+        for line in (one for one in lines if "tokens_per_second" in one):
+            parts = line["sources"].values()
+            tokens = sum(one["tokens"] for one in parts)
+            assert tokens == line["trained_tokens"] - done
+            assert sum(one["loss"] * one["tokens"] for one in parts) / tokens == pytest.approx(line["loss"], abs=1e-4)
+            done = line["trained_tokens"]
+
+
+def test_what_is_written_can_be_loaded(runs, model):
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+    for (method, preset), folder in runs.items():
+        made = folder / "train" / "model"
+        kind = AutoModelForSequenceClassification if method == "reward" else AutoModelForCausalLM
+        found = kind.from_pretrained(made)
+        assert not any(torch.isnan(one).any() for one in found.parameters()), (method, preset)
+        assert AutoTokenizer.from_pretrained(made).chat_template == small_llama.CHAT
+        assert "made" in (made / "README.md").read_text()
+        assert (made / "model.safetensors").is_file()
