@@ -190,7 +190,7 @@ class Train(Section):
     @classmethod
     def _preset(cls, value: str | None) -> str | None:
         if value is not None and value not in (*ZERO, "none") and not value.endswith(".json"):
-            raise ValueError(f"a preset, `none` or a file of JSON.{nearest(value, [*ZERO, 'none'])}")
+            raise ValueError(f"one of {', '.join(ZERO)}, none, or a file of JSON")
         return value
 
     @pydantic.field_validator("attention")

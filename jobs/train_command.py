@@ -70,7 +70,7 @@ def show(console: Console, folder: str, sealed: Mapping[str, Any]) -> None:
     model = f"; the model is that of step {result['model_step']:,}" if result["model_step"] != result["steps"] else ""
     console.print(f"{result['steps']:,} steps, {result['tokens']:,} tokens ({result['trained_tokens']:,} trained) in "
                   f"{train_metrics.clock(result['seconds'])} on {result['device']}, {result['precision']}{model}", highlight=False)
-    console.print(Text.assemble((verdict["verdict"], f"bold {COLOURS.get(verdict['verdict'], '')}"), f": {verdict['sentence']}"))
+    console.print(Text(verdict["sentence"], f"bold {COLOURS.get(verdict['verdict'], '')}"))
     if sealed["forgetting"]:
         console.print(sealed["forgetting"]["sentence"], highlight=False)
     console.print(f"model {folder}/model, report {folder}/report.html", highlight=False, soft_wrap=True)

@@ -142,7 +142,7 @@ def _lines(made: Mapping[str, Any]) -> list[str]:
         fitting = ", ".join(name for name, parts in made["stages"].items() if parts["fits"])
         found.append(f"in {MARGIN:.0%} of {memory:g} GB "
                      + (f"fit: {fitting}" if fitting else "none fits: LoRA, more processes or a shorter length take less"))
-    found.append(f"a batch: {made['batch']:,} rows, {made['micro_batch']} at once on a device, {made['accumulate']} times; gradient "
+    found.append(f"a batch: {made['batch']:,} rows, {made['micro_batch']} at once on a device, {_times(made['accumulate'])}; gradient "
                  f"checkpointing {'on' if made['gradient_checkpointing'] else 'off'}")
     if made["steps"]:
         epochs = f", {made['epochs']:g} epochs" if made["epochs"] else ""
@@ -153,8 +153,13 @@ def _lines(made: Mapping[str, Any]) -> list[str]:
         mfu = f", an MFU of {made['mfu']:.1%}" if made["mfu"] else ""
         found.append(f"time: {duration(made['seconds'])} at {made['tokens_per_second']:,.0f} tokens/s{mfu}; from {made['time_from']}")
     else:
-        found.append("time: give `train: {plan: {tokens_per_second: …}}`, measured, or its `device`, and say how long (steps, or the data)")
+        long = "" if made["steps"] else ", and say how long (steps, or tokenised data)"
+        found.append(f"time: give `train: {{plan: {{tokens_per_second: …}}}}`, measured, or the `device`{long}")
     return found + [f"note: {one}" for one in made["notes"]]
+
+
+def _times(count: int) -> str:
+    return "in one go" if count == 1 else f"{count:,} times"
 
 
 def duration(seconds: float) -> str:

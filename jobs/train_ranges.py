@@ -107,6 +107,6 @@ def _together(settings: Mapping[str, Any]) -> list[str]:
         found.append("train.replay_data: none: a model that sees new documents alone forgets old ones; a tenth of its own data holds them")
     if settings["precision"] == "fp16":
         found.append("train.precision: fp16 has a narrow range, which models trained in bf16 overflow; take bf16 where there is")
-    if settings["length"] > 32_768 and settings["sequence_parallel"] == 1 and settings["processes"] > 1:
-        found.append(f"train.length: {settings['length']} tokens on one device: sequence_parallel spreads a row over several")
+    if settings["length"] > 32_768 and settings["processes"] > 1:
+        found.append(f"train.length: {settings['length']} tokens on one device: zero3_offload and gradient checkpointing make room")
     return found

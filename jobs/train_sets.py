@@ -7,7 +7,7 @@ from typing import Any
 
 from gristmill.jobs import mixture_plan, mixture_sets, mixture_shares, passport, released, sets, storage, tokenise, train_settings
 from gristmill.jobs.recipe import Recipe
-from gristmill.udfs.errors import GristmillError, InputError, RecipeError
+from gristmill.udfs.errors import GristmillError, InputError, OutputError, RecipeError
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Tokenised:
 
 def gathered(settings: Recipe, made: Mapping[str, Any], model: dict[str, Any], engine_name: str) -> list[Tokenised]:
     """Every set that the section names, tokenised. Raises OutputError where one is not sealed, RecipeError where two have one name."""
-    named = [(one, "data") for one in made["data"] or [{"path": settings.parent("train")}]]
+    named = [(one, "data") for one in made["data"] or [own(settings, "train")]]
     named += [(one, "validation") for one in made["validation"]]
     named += [(one, role) for role, one in (("replay", made["replay_data"]), ("held_out", made["held_out"])) if one]
     found: list[Tokenised] = []
@@ -48,10 +48,18 @@ def gathered(settings: Recipe, made: Mapping[str, Any], model: dict[str, Any], e
     return found
 
 
+def own(settings: Recipe, section: str) -> dict[str, str]:
+    """The recipe's own output as a set. Raises OutputError where it is not there yet."""
+    folder = settings.parent(section)
+    if not storage.exists(storage.join(folder, "passport.json")):
+        raise OutputError(f"{folder}: is not there yet: `gristmill run RECIPE` runs the sections before `{section}` too; or name `data`")
+    return {"path": folder}
+
+
 def sources(settings: Recipe, made: Mapping[str, Any]) -> list[tuple[str, str]]:
     """[(name, folder)] of the sets that are trained on, as the recipe names them: tokenised, or what would be."""
     found = []
-    for one in made["data"] or [{"path": settings.parent("tokenise" if settings.tokenise else "train")}]:
+    for one in made["data"] or [own(settings, "tokenise" if settings.tokenise else "train")]:
         root = settings.release.root if settings.release else "releases"
         source = released.resolve(one["release"], root, whole=False) if one.get("release") else sets.folder(one["path"])
         sealed = passport.read(source)

@@ -13,6 +13,7 @@ os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
 # Short jobs: the second compiler would take half of the JVM's time, and a collector with threads of its own some more.
 os.environ.setdefault("SPARK_SUBMIT_OPTS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")          # torch's threads wait by spinning, which takes ten times as long on a busy machine
 
 LAW = "第一条　为了保护人民的合法权益，维护社会秩序，根据宪法，制定本法。任何组织和个人都应当遵守。"
 WEB = "The quick brown fox jumps over the lazy dog, and then it rests for a while in the shade of the old oak tree."

@@ -59,6 +59,13 @@ def runs(tmp_path_factory, model, sets):
             more = {"validate_every": 3} if method not in OWN else {}
             spec = train_made.specification(found[method, preset], method, model, data, deepspeed=preset, processes=ranks, micro_batch=8 // ranks, **more)
             (alone if ranks == 1 else pairs).append(spec)
+    data = [{"path": one} for one in sets["packed"]]
+    for name, preset, ranks, lora in (("lora", "none", 1, True), ("lora", "zero3", 2, True), ("ddp", "none", 2, False),
+                                      ("plain", "none", 1, False)):
+        found[name, preset] = folder / f"{name}-{preset}-{ranks}"
+        more = {"lora": {"rank": 4, "dropout": 0.0}} if lora else {}
+        spec = train_made.specification(found[name, preset], "sft", model, data, deepspeed=preset, processes=ranks, micro_batch=8 // ranks, **more)
+        (alone if ranks == 1 else pairs).append(spec)
     together(alone, 1, folder)
     together(pairs, 2, folder)
     return found
@@ -70,6 +77,16 @@ def test_two_processes_lose_as_one_does(runs, method, preset):
     one, two = (train_made.losses(runs[method, which]) for which in ("none", preset))
     assert len(one) == 3
     assert two == pytest.approx(one, abs=1e-5)
+
+
+def test_an_adapter_in_two_processes_loses_as_in_one(runs):
+    one, two = (train_made.losses(runs["lora", which]) for which in ("none", "zero3"))
+    assert len(one) == 3
+    assert two == pytest.approx(one, abs=1e-5)
+
+
+def test_two_processes_without_deepspeed_lose_as_one_does(runs):
+    assert train_made.losses(runs["ddp", "none"]) == pytest.approx(train_made.losses(runs["plain", "none"]), abs=1e-5)
 
 
 @pytest.mark.parametrize("method", OWN)
@@ -100,6 +117,9 @@ def test_what_is_written_can_be_loaded(runs, model):
 
     for (method, preset), folder in runs.items():
         made = folder / "train" / "model"
+        if method == "lora":
+            assert (made / "adapter_model.safetensors").is_file()
+            continue
         kind = AutoModelForSequenceClassification if method == "reward" else AutoModelForCausalLM
         found = kind.from_pretrained(made)
         assert not any(torch.isnan(one).any() for one in found.parameters()), (method, preset)

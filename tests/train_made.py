@@ -20,16 +20,16 @@ FORMS = {"pretrain": "packed", "sft": "packed", "dpo": "pairs", "simpo": "pairs"
 GOOD, BAD = 11, 12                        # tokens that a chosen, and a rejected answer begin with
 
 
-def row(form: str, n: int, some: random.Random) -> dict[str, Any]:
+def row(form: str, n: int, some: random.Random, packed: int = 3) -> dict[str, Any]:
     """A row of a form: what a model shall learn of it stands in its first tokens."""
     def ids(least: int, most: int) -> list[int]:
         return [some.randrange(20, 250) for _ in range(some.randrange(least, most))]
     if form == "packed":
-        samples = [ids(6, 14) for _ in range(3)]
+        samples = [ids(6, 14) for _ in range(packed)]
         lengths = [len(one) for one in samples]
         return {"input_ids": [one for sample in samples for one in sample], "loss_mask": [int(k > 1) for size in lengths for k in range(size)],
-                "position_ids": [k for size in lengths for k in range(size)], "ids": [f"r{n}.{k}" for k in range(3)], "lengths": lengths,
-                "sources": ["made"] * 3}
+                "position_ids": [k for size in lengths for k in range(size)], "ids": [f"r{n}.{k}" for k in range(packed)], "lengths": lengths,
+                "sources": ["made"] * packed}
     about = {"id": f"r{n}", "source": "made"}
     if form == "prompts":
         return about | {"prompt": json.dumps([{"role": "user", "content": f"Say number {n}."}])}
@@ -39,10 +39,10 @@ def row(form: str, n: int, some: random.Random) -> dict[str, Any]:
     return about | {"prompt_ids": ids(3, 8), "completion_ids": [GOOD if n % 2 else BAD, *tail], "label": bool(n % 2)}
 
 
-def made_set(folder: Path, form: str, rows: int, held_out: int = 8, seed: int = 0, distinct: int | None = None) -> str:
+def made_set(folder: Path, form: str, rows: int, held_out: int = 8, seed: int = 0, distinct: int | None = None, samples: int = 3) -> str:
     """A sealed tokenised folder; `distinct` rows that repeat, for what shall be learnt by heart."""
     some = random.Random(seed)
-    every = [row(form, n, some) for n in range(distinct or rows + held_out)]
+    every = [row(form, n, some, samples) for n in range(distinct or rows + held_out)]
     lists = {"lengths": pa.list_(pa.int32()), "ids": pa.list_(pa.string()), "sources": pa.list_(pa.string()), "loss_mask": pa.list_(pa.uint8()),
              "label": pa.bool_(), "input_ids": pa.list_(pa.int32()), "position_ids": pa.list_(pa.int32())}
     schema = pa.schema([(name, lists.get(name) or (pa.list_(pa.int32()) if name.endswith("_ids") else pa.string())) for name in every[0]])
@@ -52,7 +52,7 @@ def made_set(folder: Path, form: str, rows: int, held_out: int = 8, seed: int = 
         some_rows = [every[n % len(every)] for n in range(first, first + count)]
         pq.write_table(pa.Table.from_pylist(some_rows, schema=schema), folder / split / "part-00000.parquet", row_group_size=16)
     passport = {"stage": "tokenise", "form": form, "digest": f"{form}{seed}", "fingerprint": f"{form}{seed}", "tokenizer": {"sha256": "made"},
-                "length": 64, "kind": "made", "rows": {"kept": rows + held_out}, "recipe": {"name": folder.name}, "licence": "own",
+                "length": 256 if samples > 3 else 64, "kind": "made", "rows": {"kept": rows + held_out}, "recipe": {"name": folder.name}, "licence": "own",
                 "chat_template": {"text": None}, "source": str(folder), "counts": {"sequences": rows, "tokens": rows * 30}}
     (folder / "passport.json").write_text(json.dumps(passport))
     return str(folder)
