@@ -106,6 +106,8 @@ def _data(given: Mapping[str, Any], made: Mapping[str, Any]) -> list[str]:
         found.append(f"pack: {method} compares whole answers, which are not packed: leave it out, or `none`")
     if form(made) != "packed" and made["long"] == "split":
         found.append(f"long: a row of {method} cannot be split: drop or truncate")
+    if method == "distil" and "max_completion" in given and not made["on_policy"]:
+        found.append("max_completion: the data has the answers where on_policy is 0; leave it out")
     if made["early_stop"] and not made["validate_every"]:
         found.append("early_stop: counts validations, and validate_every is 0")
     return found

@@ -100,7 +100,7 @@ def test_models_stand_as_they_were_written():
     ({"model": {"form": "x"}}, "train.model: form: unknown key. Did you mean 'from'?"),
     ({"model": {"from": 3}}, "train.model: write a folder"),
     ({"method": "ppo"}, "train.method: input should be 'pretrain'"),
-    ({"deepspeed": "zero33"}, "train.deepspeed: a preset, `none` or a file of JSON. Did you mean 'zero3'?"),
+    ({"deepspeed": "zero33"}, "train.deepspeed: one of zero0, zero1, zero2, zero2_offload, zero3, zero3_offload, none, or a file of JSON, not 'zero33'"),
     ({"attention": "flash"}, "did you mean 'flash_attention"),
     ({"report_to": "mlfow"}, "train.report_to.0: "),
     ({"quantise": "4bit"}, "quantise: stands under lora, `lora: {quantise: 4bit}`"),

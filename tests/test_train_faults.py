@@ -86,21 +86,28 @@ def whole(tmp_path_factory, model, data):
     return folder
 
 
-def test_killed_and_run_again_ends_in_the_same_weights(tmp_path, model, data, whole):
+def test_stopped_and_killed_and_run_again_ends_in_the_same_weights(tmp_path, model, data, whole):
     process = started(written(tmp_path, model, data))
-    until(lambda: any(one.get("event") == "checkpoint" and one["step"] >= 3 for one in logged(tmp_path)), process)
+    until(lambda: any(one["step"] >= 2 for one in logged(tmp_path)), process)
+    process.send_signal(signal.SIGTERM)                             # asked to stop, it writes a checkpoint
+    assert process.wait(LIMIT) == 1
+    assert "run the same command again" in " ".join(process.stdout.read().split())
+    kept = [one.name for one in (tmp_path / "train" / "checkpoints").iterdir()]
+    first = max(one["step"] for one in logged(tmp_path))
+    assert f"checkpoint-{first}" in kept
+    process = started(tmp_path / "recipe.yaml")
+    until(lambda: any(one.get("event") == "checkpoint" and one["step"] > first for one in logged(tmp_path)), process)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    done = [one["step"] for one in logged(tmp_path)]
     assert not (tmp_path / "train" / "model").exists()
     process = started(tmp_path / "recipe.yaml")
     assert process.wait(LIMIT) == 0, process.stdout.read()
     lines = logged(tmp_path)
     resumed = [one["step"] for one in lines if one.get("event") == "resumed"]
-    assert len(resumed) == 1
-    assert 3 <= resumed[0] <= max(done)
+    assert len(resumed) == 2
+    assert resumed[0] == first < resumed[1]
     assert same(weights(whole), weights(tmp_path))
-    last, there = lines[-2], logged(whole)[-2]
+    last, there = ([one for one in some if "seconds" in one][-1] for some in (lines, logged(whole)))
     assert (last["step"], last["tokens"], last["trained_tokens"], last["loss"]) == (12, there["tokens"], there["trained_tokens"], there["loss"])
 
 
@@ -121,20 +128,7 @@ def test_run_again_does_nothing_and_another_recipe_is_refused(whole, model, data
     assert "another recipe or version (settings.lr was '0.001', is '0.002')" in " ".join(process.stdout.read().split())
 
 
-def test_asked_to_stop_it_writes_a_checkpoint_and_goes_on(tmp_path, model, data, whole):
-    process = started(written(tmp_path, model, data, checkpoint_every=0))
-    until(lambda: any(one["step"] >= 2 for one in logged(tmp_path)), process)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(LIMIT) == 1
-    assert "run the same command again" in " ".join(process.stdout.read().split())
-    kept = [one.name for one in (tmp_path / "train" / "checkpoints").iterdir()]
-    assert len(kept) == 1
-    process = started(tmp_path / "recipe.yaml")
-    assert process.wait(LIMIT) == 0, process.stdout.read()
-    assert same(weights(whole), weights(tmp_path))
-
-
-def test_a_killed_rank_ends_the_others_and_the_run_goes_on_from_the_checkpoint(tmp_path, model, data, whole):
+def test_a_killed_rank_ends_the_others_and_only_the_same_run_goes_on(tmp_path, model, data, whole):
     process = started(written(tmp_path, model, data, processes=2, deepspeed="zero3", micro_batch=4))
     until(lambda: any(one.get("event") == "checkpoint" for one in logged(tmp_path)), process)
     ranks = workers(process)
@@ -145,21 +139,14 @@ def test_a_killed_rank_ends_the_others_and_the_run_goes_on_from_the_checkpoint(t
     assert "process 1 was ended by SIGKILL" in said
     assert "go on from the last checkpoint" in said
     assert not any(Path(f"/proc/{rank}").exists() for rank in ranks)
-    process = started(tmp_path / "recipe.yaml")
-    assert process.wait(LIMIT) == 0, process.stdout.read()
-    one, two = weights(whole), weights(tmp_path)
-    assert all(torch.allclose(one[name], two[name], atol=1e-5) for name in one)
-
-
-def test_a_checkpoint_of_another_world_or_data_is_refused(tmp_path, model, data):
-    process = started(written(tmp_path, model, data, processes=2, deepspeed="zero2", micro_batch=4, steps=40))
-    until(lambda: any(one.get("event") == "checkpoint" for one in logged(tmp_path)), process)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    process = started(written(tmp_path, model, data, processes=1, deepspeed="zero2", micro_batch=4, steps=40))
+    process = started(written(tmp_path, model, data, deepspeed="zero3", micro_batch=4))                  # in one process
     assert process.wait(LIMIT) == 1
     assert "the checkpoint is of 2 ranks and this run has 1" in " ".join(process.stdout.read().split())
     other = train_made.made_set(tmp_path / "other", "packed", 64, seed=5)
-    process = started(written(tmp_path, model, other, processes=2, deepspeed="zero2", micro_batch=4, steps=40))
+    process = started(written(tmp_path, model, other, processes=2, deepspeed="zero3", micro_batch=4))    # on other data
     assert process.wait(LIMIT) == 1
     assert "holds the output of another recipe or version (data[0] changed)" in " ".join(process.stdout.read().split())
+    process = started(written(tmp_path, model, data, processes=2, deepspeed="zero3", micro_batch=4))
+    assert process.wait(LIMIT) == 0, process.stdout.read()
+    one, two = weights(whole), weights(tmp_path)
+    assert all(torch.allclose(one[name], two[name], atol=1e-5) for name in one)

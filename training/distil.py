@@ -65,6 +65,14 @@ class Distilled:
             *shaped(student), *shaped(teacher))
         return found.new_zeros(trained.shape).masked_scatter(trained, found)
 
+    def place(self, made: Any) -> None:
+        """The teacher on its device, for evaluation alone: whole, or spread as ZeRO-3 has it."""
+        trainer: Any = self
+        if trainer.is_deepspeed_enabled:
+            self.teacher_model = prepare_deepspeed(made, trainer.accelerator)
+        else:
+            self.teacher_model = trainer.accelerator.prepare_model(made, evaluation_mode=True)
+
     def measure(self, which: str) -> Any:
         """As Fed's; the base model's own held-out data by their likelihood, which a teacher has no part in."""
         self.plainly = which == "held_out"
@@ -116,13 +124,6 @@ def alike(student: Any, tokens: Any, made: Any, theirs: Any, where: str) -> None
     if has < rows:
         raise InputError(f"{where}: the teacher has {has:,} rows of embeddings and the student {rows:,}, of which {len(tokens):,} are "
                          f"tokens: take the padding off the student, with resize_token_embeddings({has}), and save it")
-
-
-def placed(made: Any, trainer: Any) -> Any:
-    """The teacher on its device, for evaluation alone: whole, or spread as ZeRO-3 has it."""
-    if trainer.is_deepspeed_enabled:
-        return prepare_deepspeed(made, trainer.accelerator)
-    return trainer.accelerator.prepare_model(made, evaluation_mode=True)
 
 
 class Asked(VLLMClient):

@@ -11,7 +11,6 @@ import torch.distributed
 import torch.utils.data
 import transformers
 
-from gristmill.training import distil
 from gristmill.udfs.errors import RecipeError
 
 Batch = dict[str, Any]
@@ -221,17 +220,24 @@ def trainer(
             given["reward_funcs"] = list(rewards)
         elif method == "distil":
             given["teacher_model"] = teacher
-        mixed = (distil.Served, Kept, kind) if method == "distil_served" else (Kept, kind)
-        made = type(f"Kept{name}", mixed, {"watch": watch})(**given, eval_dataset=held_out)
+        made = type(f"Kept{name}", (*mixed(method), Kept, kind), {"watch": watch})(**given, eval_dataset=held_out)
         made.remove_callback(transformers.PrinterCallback)
         return made
-    mixed = (distil.Distilled, Fed, Kept, kind) if method == "distil_data" else (Fed, Kept, kind)
-    made = type(f"Fed{name}", mixed, {"feed": feed, "sources": sources, "by_source": {}, "watch": watch})(
+    made = type(f"Fed{name}", (*mixed(method), Fed, Kept, kind), {"feed": feed, "sources": sources, "by_source": {}, "watch": watch})(
         **given, train_dataset=datasets.Dataset.from_dict(SEEN[method]))
     made.remove_callback(transformers.PrinterCallback)            # the log is ours
     if method == "distil_data":
-        made.teacher_model = distil.placed(teacher, made)
+        made.place(teacher)
     if method in TEXTS:
         base = made.model.get_base_model() if adapter is not None else made.model
         base.register_forward_hook(sources.hook)
     return made
+
+
+def mixed(method: str) -> tuple[type, ...]:
+    """What distillation adds to TRL's trainer. Imported here, as its module brings DeepSpeed in, which wants to be told of CPUs first."""
+    if method not in ("distil_data", "distil_served"):
+        return ()
+    from gristmill.training import distil
+
+    return (distil.Distilled if method == "distil_data" else distil.Served,)

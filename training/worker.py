@@ -21,7 +21,7 @@ import torch
 import transformers
 
 from gristmill.jobs import train_flops, train_metrics
-from gristmill.training import distil, export, feeds, models, rewards, trainers, watch
+from gristmill.training import export, feeds, models, rewards, trainers, watch
 from gristmill.udfs.errors import GristmillError, InputError
 
 
@@ -82,6 +82,8 @@ def train(spec: dict[str, Any], folder: Path) -> str:
     if way in trainers.PROMPTED:
         more |= {"prompts": feed.prompts(), "held_out": feed.prompts("validation")}
     if way in ("distil", "distil_data"):
+        from gristmill.training import distil  # here, as it brings DeepSpeed in, which `begun` tells of CPUs first
+
         more["teacher"] = distil.teacher(spec["teacher"], model, tokens, dtype, settings["attention"])
     elif way in ("rloo", "grpo"):
         more["rewards"] = rewards.of(spec["rewards"], dtype)
