@@ -31,6 +31,7 @@ from gristmill.jobs import (
     steps,
     storage,
     train_command,
+    train_launch,
     trial,
 )
 from gristmill.jobs import run as jobs_run
@@ -49,6 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         given.act(given)
     except RecipeError as error:
+        ranks = train_launch.outside()
+        if ranks and ranks[0]:                   # the first of a group says it
+            sys.exit(2)
         failures.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
     except GristmillError as error:

@@ -51,6 +51,8 @@ FREE = {"processes", "sequence_parallel", "deepspeed", "micro_batch", "report_to
         "gradient_checkpointing", "attention", "validate_every", "data", "validation", "replay_data", "held_out", "model", "steps",
         "epochs"}
 
+ALLOWED = ("data", "model", "beside", "settings", "steps", "code", "world")      # what a recipe may let differ from its checkpoint
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -68,6 +70,9 @@ def section(settings: recipe.Recipe) -> dict[str, Any]:
         raise RecipeError("the recipe has no section `train`; add for instance `train: {method: sft, model: demo}`")
     made = sections_train.resolved(settings.train)
     made["seed"] = settings.seed if made["seed"] is None else made["seed"]
+    if made["sequence_parallel"] > 1:
+        raise RecipeError("train.sequence_parallel: this version trains with 1 alone; a shorter `length`, ZeRO-3 with offload and gradient "
+                          "checkpointing leave room for long rows")
     return made
 
 
@@ -95,8 +100,9 @@ def prepared(settings: recipe.Recipe, engine_name: str = "local") -> Prepared:
              "peak_flops": train_flops.peak(made["plan"]["device"]) if made["plan"]["device"] else None}
     made |= {"accumulate": made["batch"] // (made["world"] * micro),
              "warmup_steps": int(made["warmup"]) if made["warmup"] > 1 else math.ceil(made["warmup"] * planned.steps)}
+    beside_digests = {name: base_model.digest(one) for name, one in named_beside(made).items()}
     identity = {"recipe": settings.name, "code": passport.versions()["gristmill"], "model": base_model.digest(base), "steps": planned.steps,
-                "data": [{"name": one.name, "role": one.role, "digest": one.sealed["digest"]} for one in found],
+                "beside": beside_digests, "data": [{"name": one.name, "role": one.role, "digest": one.sealed["digest"]} for one in found],
                 "settings": {name: value for name, value in made.items() if name in sections_train.Train.model_fields and name not in FREE}}
     spec = {"name": settings.name, "folder": str(folder.resolve()), "settings": made, "deepspeed": _deepspeed(made["deepspeed"]),
             "model": base, "base": base["name"], "chat_template": next((one.sealed["chat_template"]["text"] for one in found), None),
@@ -128,7 +134,11 @@ def run(settings: recipe.Recipe, engine_name: str = "local", overwrite: bool = F
             raise RecipeError(f"train.processes: {made['processes']}, and {ranks[1]} were started: write `processes: {ranks[1]}`")
         identity = {"stage": "train"} | spec["identity"]
         _allowed(folder, identity, spec["allow"])
-        done = passport.open_folder(str(folder), "train", identity, overwrite)
+        try:
+            done = passport.open_folder(str(folder), "train", identity, overwrite)
+        except OutputError as error:
+            more = f", or go on from its checkpoint with `train: {{resume: {{allow: […]}}}}` ({', '.join(ALLOWED)})"
+            raise OutputError(f"{error}{more if (folder / 'checkpoints').is_dir() and not overwrite else ''}") from None
         if done is None:
             for warning in ready.warnings:
                 console.print(f"! {warning}", style="yellow", highlight=False)
@@ -141,8 +151,9 @@ def run(settings: recipe.Recipe, engine_name: str = "local", overwrite: bool = F
         return done
     ended = train_launch.joined(folder / "spec.json", 0) if ranks else _watched(folder, made, bool(spec["deepspeed"]), engine_name)
     if not ended:
-        kept = f", with a checkpoint in {folder}/checkpoints" if any(folder.glob("checkpoints/checkpoint-*")) else ", before a first checkpoint"
-        raise TrainingError(f"stopped{kept}; run the same command again to go on from it")
+        kept = any(folder.glob("checkpoints/checkpoint-*"))
+        where = f"with a checkpoint in {folder}/checkpoints" if kept else "before a first checkpoint"
+        raise TrainingError(f"stopped, {where}; run the same command again to go on")
     result = storage.read_json(str(folder / "result.json"))
     return _sealed(settings, folder, identity, ready, result, time.perf_counter() - start)
 
@@ -201,9 +212,9 @@ def _last(log: Path) -> dict[str, Any]:
 
 def _allowed(folder: Path, identity: Mapping[str, Any], allow: list[str]) -> None:
     """Where the recipe allows it, the folder's job is now of this data, model, settings or number of steps."""
-    unknown = [name for name in allow if name not in (*identity, "world")]
+    unknown = [name for name in allow if name not in ALLOWED]
     if unknown:
-        raise RecipeError(f"train.resume.allow: no '{unknown[0]}'; there are {', '.join([*identity, 'world'])}")
+        raise RecipeError(f"train.resume.allow: no '{unknown[0]}'; there are {', '.join(ALLOWED)}")
     job = folder / "_job.json"
     if not allow or not job.is_file() or (folder / "passport.json").is_file():
         return
@@ -228,9 +239,14 @@ def _unpacked(base: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def others(made: Mapping[str, Any]) -> dict[str, model_shape.Shape]:
     """{teacher: …, reward_0: …}: the models that are loaded beside the one that is trained."""
+    return {name: train_plan.shape_of(one) for name, one in named_beside(made).items()}
+
+
+def named_beside(made: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """{teacher: …, reward_0: …}: where they are; neither a server nor a function is among them."""
     named = {"teacher": _teacher(made["teacher"])}
     named |= {f"reward_{n}": base_model.find(one, "train.reward") for n, one in enumerate(made["reward"]) if ".py:" not in str(one)}
-    return {name: train_plan.shape_of(one) for name, one in named.items() if one and "folder" in one}
+    return {name: one for name, one in named.items() if one and "folder" in one}
 
 
 def device(asked: dict[str, Any]) -> bool:

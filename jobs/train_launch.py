@@ -7,6 +7,7 @@ that an earlier run has left is taken for this one's.
 """
 
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -56,24 +57,27 @@ def run(spec: Path, processes: int, look: Callable[[], None], grouped: bool) -> 
     with open(spec.parent / "train.log", "ab") as log:
         def start(rank: int) -> Process:
             return subprocess.Popen([sys.executable, *WORKER, str(spec)], env=environment(rank, processes, port), stdout=log, stderr=log)
-        ends, asked = watched([lambda rank=rank: start(rank) for rank in range(processes)], spec.parent, look)
+        ends, asked = watched([functools.partial(start, rank) for rank in range(processes)], spec.parent, look)
     return judged(spec.parent, ends, asked)
 
 
 def joined(spec: Path, rank: int) -> bool:
     """Train as the one process that somebody else has started here; as `run`. Exits with 1 where another rank says what was wrong."""
-    folder = spec.parent
-    ends, asked = watched([lambda: subprocess.Popen([sys.executable, *WORKER, str(spec)], env=environment(rank, 1, None))], folder, lambda: None)
-    ends = {rank: code for code in ends.values()}
-    if ends.get(rank) in (0, STOPPED):
-        return judged(folder, ends, asked)
-    if ends.get(rank, 0) < 0 and not asked:
-        write(folder, rank, _ended_by(-ends[rank], rank))
+    folder, here = spec.parent, int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
+    def start() -> Process:
+        return subprocess.Popen([sys.executable, *WORKER, str(spec)], env=environment(rank, here, None))
+    found, asked = watched([start], folder, lambda: None)
+    code = found.get(0)                                       # None: ended by us, as another rank has died
+    if code == 0:
+        return True
+    if code is not None and code < 0 and not asked:
+        write(folder, rank, _ended_by(-code, rank))
     time.sleep(1)                                             # the others write down what they died of
     first = _first(folder)
     if first and first["rank"] != rank:
         sys.exit(1)
-    return judged(folder, ends, asked)
+    return judged(folder, {} if code is None else {rank: code}, asked)
 
 
 def watched(starts: Sequence[Callable[[], Process]], folder: Path, look: Callable[[], None]) -> tuple[dict[int, int], bool]:
@@ -82,11 +86,11 @@ def watched(starts: Sequence[Callable[[], Process]], folder: Path, look: Callabl
     with contextlib.ExitStack() as stack:
         asked = stack.enter_context(_asked())
         stack.callback(_kill, started)
-        before = _interrupts(signal.SIG_IGN)                  # inherited: Ctrl+C goes to a terminal's every process, and they shall save
+        before = interrupts(signal.SIG_IGN)                  # inherited: Ctrl+C goes to a terminal's every process, and they shall save
         try:
             started.extend(start() for start in starts)
         finally:
-            _interrupts(before)
+            interrupts(before)
         return _wait(started, folder, look, asked), bool(asked)
 
 
@@ -151,8 +155,8 @@ def _answer(desk: Path, world: int, what: str, limit: float) -> None:
                 missing.discard(rank)
         if missing and time.monotonic() > until:
             names = ", ".join(map(str, sorted(missing)))
-            raise EngineError(f"of {world} processes, rank {names} did not come within {limit:.0f} s: each node must run the same command, and "
-                              f"see {desk.parent}")
+            raise EngineError(f"of {world} processes, rank {names} did not come within {limit:.0f} s: each node must run the same "
+                              f"command, and see {desk.parent}")
         time.sleep(0.1)
     shutil.rmtree(desk, ignore_errors=True)
 
@@ -230,10 +234,12 @@ def _asked() -> Iterator[list[float]]:
             signal.signal(which, old)
 
 
-def _interrupts(handler: Any) -> Any:
-    """Set what SIGINT does; returns what it did."""
-    with contextlib.suppress(ValueError):
+def interrupts(handler: Any) -> Any:
+    """Set what SIGINT does; returns what it did, None in another thread than the first, where it cannot be set."""
+    try:
         return signal.signal(signal.SIGINT, handler)
+    except ValueError:
+        return None
 
 
 def _kill(started: Sequence[Process]) -> None:
