@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 import httpcore
 import orjson
 
+from gristmill.jobs import http_stream
 from gristmill.jobs.calls import Answer, Failed, Request
 from gristmill.jobs.flow import Send
 from gristmill.jobs.sections_teacher import Teacher
@@ -89,11 +90,12 @@ def _connecting(url: httpcore.URL) -> Callable[[], Any]:
     scheme, host, context = url.scheme.decode(), url.host.decode(), httpcore.default_ssl_context()
     proxy = None if urllib.request.proxy_bypass(host) else urllib.request.getproxies().get(scheme)
     if not proxy:
-        return lambda: httpcore.AsyncHTTPConnection(url.origin, ssl_context=context)
+        return lambda: httpcore.AsyncHTTPConnection(url.origin, ssl_context=context, network_backend=http_stream.Backend())
     parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
     auth = (unquote(parts.username).encode(), unquote(parts.password or "").encode()) if parts.username else None
     where = f"{parts.scheme}://{parts.hostname}:{parts.port or 80}"
-    return lambda: httpcore.AsyncHTTPProxy(where, proxy_auth=auth, ssl_context=context, max_connections=1)
+    return lambda: httpcore.AsyncHTTPProxy(where, proxy_auth=auth, ssl_context=context, max_connections=1,
+                                          network_backend=http_stream.Backend())
 
 
 def _gone(connection: Any) -> bool:
