@@ -494,15 +494,6 @@ def test_feedback_that_cannot_be_joined(tmp_path, change, more, says):
 # ---- engines and deaths
 
 
-@pytest.fixture(scope="module")
-def ray_session():
-    ray = pytest.importorskip("ray")
-    os.environ["RAY_USAGE_STATS_ENABLED"], os.environ["RAY_AUTH_MODE"] = "0", "disabled"
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100_000_000)
-    yield ray
-    ray.shutdown()
-
-
 WANTED = {"from": "2025-11-01 02:00:00", "rows": 25, "stratify": ["intent"], "session": "session", "match": {"keywords": ["1", "退款"]}, "where": ["char_count >= 3"]}
 
 

@@ -427,15 +427,6 @@ def test_killed_it_goes_on(tmp_path, tiny):
     assert (sealed["rows"]["kept"], sealed["ledger"]["spent"][str(tiny)]["calls"]) == (60, 60)
 
 
-@pytest.fixture(scope="module")
-def ray_session():
-    ray = pytest.importorskip("ray")
-    os.environ.update(RAY_AUTH_MODE="disabled", RAY_USAGE_STATS_ENABLED="0")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100_000_000)
-    yield ray
-    ray.shutdown()
-
-
 def test_two_actors_say_what_one_loop_says(tmp_path, tiny, ray_session):
     for name in ("a", "b"):
         prompts(tmp_path / name, [f"问题{n}" for n in range(24)], files=4)

@@ -171,7 +171,7 @@ def arguments(method: str, settings: dict[str, Any], folder: str, deepspeed: dic
         "deepspeed": deepspeed,
         # Each step is logged, saved and validated by our own callbacks (watch.py); batches are our own and start where they stopped.
         "logging_steps": 1, "logging_nan_inf_filter": False, "save_strategy": "no", "eval_strategy": "no", "ignore_data_skip": True,
-        "remove_unused_columns": False, "disable_tqdm": True, "report_to": settings["report_to"] or "none", "optim": "adamw_torch",
+        "remove_unused_columns": False, "disable_tqdm": True, "report_to": settings["report_to"] or "none", "optim": "adamw_torch_fused",
         "average_tokens_across_devices": True,
     }
     if method in PROMPTED:                    # TRL draws their prompts, and skips over those that have been
