@@ -60,13 +60,7 @@ class Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
         self._flush()
         while not self._data and not self._ended:
             self._reader = asyncio.get_running_loop().create_future()
-            try:
-                async with asyncio.timeout(timeout):
-                    await self._reader
-            except TimeoutError as error:
-                raise httpcore.ReadTimeout(str(error)) from error
-            finally:
-                self._reader = None
+            await _within(self._reader, timeout, httpcore.ReadTimeout)
         if not self._data and self._error:
             raise httpcore.ReadError(str(self._error)) from self._error
         found = bytes(self._data[:max_bytes])
@@ -83,13 +77,7 @@ class Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
         self._flush()
         while self._full:
             self._writer = asyncio.get_running_loop().create_future()
-            try:
-                async with asyncio.timeout(timeout):
-                    await self._writer
-            except TimeoutError as error:
-                raise httpcore.WriteTimeout(str(error)) from error
-            finally:
-                self._writer = None
+            await _within(self._writer, timeout, httpcore.WriteTimeout)
         if self._error:
             raise httpcore.WriteError(str(self._error)) from self._error
 
@@ -126,6 +114,14 @@ class Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
 def _wake(waiting: asyncio.Future[None] | None) -> None:
     if waiting is not None and not waiting.done():
         waiting.set_result(None)
+
+
+async def _within(waiting: asyncio.Future[None], timeout: float | None, error: type[Exception]) -> None:
+    try:
+        async with asyncio.timeout(timeout):
+            await waiting
+    except TimeoutError as late:
+        raise error(str(late)) from late
 
 
 class Backend(httpcore.AsyncNetworkBackend):
