@@ -159,14 +159,15 @@ class Plan:
                   if state[what] != mine]
         if other and not allow_other_data:
             raise InputError(f"resume: the batches would not be those of the run: {'; '.join(other)}. Give back what the run had, or say "
-                             "that other data is meant (allow_other_data)")
+                             "that other data is meant, `train: {resume: {allow: [data]}}`")
         if state["world"] != self.world and not allow_world_size:
             raise InputError(f"resume: the checkpoint is of {state['world']} ranks and this run has {self.world}; start {state['world']} "
-                             "processes, or say that another number is meant (allow_world_size): the global batches stay the same")
+                             "processes, or say that another number is meant, `train: {resume: {allow: [world]}}`: the global batches "
+                             "stay the same")
         step = int(state["step"])
         if not other and state["world"] == self.world and state["ranks"] != self.state(step)["ranks"]:
             raise InputError("resume: the checkpoint's rows are not those of this step: a version of gristmill wrote it that orders rows "
-                             "otherwise; go on with that version, or say that other data is meant (allow_other_data)")
+                             "otherwise; go on with that version, or say that other data is meant, `train: {resume: {allow: [data]}}`")
         return step
 
     def described(self) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ data, another model or other settings it is refused, unless `resume: {allow: [da
 sections_train.Train; what a recipe leaves out comes from conf/training/METHOD.yaml.
 """
 
+import functools
 import json
 import math
 import os
@@ -34,6 +35,7 @@ from gristmill.jobs import (
     storage,
     train_flops,
     train_launch,
+    train_memory,
     train_metrics,
     train_page,
     train_plan,
@@ -70,9 +72,6 @@ def section(settings: recipe.Recipe) -> dict[str, Any]:
         raise RecipeError("the recipe has no section `train`; add for instance `train: {method: sft, model: demo}`")
     made = sections_train.resolved(settings.train)
     made["seed"] = settings.seed if made["seed"] is None else made["seed"]
-    if made["sequence_parallel"] > 1:
-        raise RecipeError("train.sequence_parallel: this version trains with 1 alone; a shorter `length`, ZeRO-3 with offload and gradient "
-                          "checkpointing leave room for long rows")
     return made
 
 
@@ -90,9 +89,10 @@ def prepared(settings: recipe.Recipe, engine_name: str = "local") -> Prepared:
     made, folder = section(settings), place(settings)
     base = base_model.find(made["model"])
     found = train_sets.gathered(settings, made, base, engine_name)
-    cpu = train_ray.somewhere(device, made["plan"]) if engine_name == "ray" else device(made["plan"])
+    look = functools.partial(device, made["processes"])
+    cpu = train_ray.somewhere(look, made["plan"]) if engine_name == "ray" else look(made["plan"])
     shape, beside = train_plan.shape_of(base), others(made)
-    micro, checkpointing = train_plan.chosen(shape, made, 4 if cpu else 2, beside)
+    micro, checkpointing = train_plan.chosen(shape, made, 4 if cpu else 2, beside, cpu)
     planned = train_sets.plan(found, made, made["seed"], micro)
     told = train_plan.plan(made, shape, beside=beside, cpu=cpu, **train_sets.measured(found, planned))
     made |= {"steps": planned.steps, "micro_batch": micro, "gradient_checkpointing": checkpointing, "batch": train_settings.rows(made),
@@ -249,8 +249,8 @@ def named_beside(made: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {name: one for name, one in named.items() if one and "folder" in one}
 
 
-def device(asked: dict[str, Any]) -> bool:
-    """Whether it will run on CPUs; of a GPU that is here, name and memory are filled in where the recipe does not say them."""
+def device(processes: int, asked: dict[str, Any]) -> bool:
+    """Whether it will run on CPUs; a GPU's name, and the memory of one process, are filled in where the recipe does not say them."""
     if asked["device"] or asked["device_memory_gb"]:
         return False
     try:
@@ -258,6 +258,7 @@ def device(asked: dict[str, Any]) -> bool:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
         name, memory = done.stdout.splitlines()[0].rsplit(",", 1)
     except (OSError, subprocess.SubprocessError, IndexError, ValueError):
+        asked["device_memory_gb"] = round(train_memory.machine() / processes / 1e9, 1)
         return True
     asked |= {"device": name.strip() if train_flops.peak(name) else None, "device_memory_gb": float(memory) * 2**20 / 1e9}
     return False

@@ -4,6 +4,7 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -11,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gristmill.jobs import base_model, recipe, tokenise, tokenise_preview, train, train_metrics, train_plan, train_sets, train_settings
-from gristmill.udfs.errors import InputError
+from gristmill.udfs.errors import InputError, OutputError
 
 COLOURS = {"converged": "green", "still falling": "yellow", "overfitting": "red", "unstable": "red", "diverged": "red"}
 
@@ -31,7 +32,7 @@ def plan(console: Console, settings: recipe.Recipe) -> None:
     made = train.section(settings)
     shape = train_plan.shape_of(base_model.find(made["model"]))
     rows, tokens = train_sets.sizes(settings, made)
-    cpu = train.device(made["plan"])
+    cpu = train.device(made["processes"], made["plan"])
     train_plan.show(console, train_plan.plan(made, shape, rows=rows, tokens=tokens, beside=train.others(made), cpu=cpu))
 
 
@@ -45,7 +46,11 @@ def preview(console: Console, settings: recipe.Recipe, rows: int) -> None:
 
 
 def merge(adapter: str, out: str) -> None:
-    """Run the merge in a process of its own, which has torch. Raises InputError with what it said."""
+    """Merge an adapter into its base, in a process of its own, which has torch. Raises InputError with what it said, OutputError."""
+    if not (Path(adapter) / "adapter_config.json").is_file():
+        raise InputError(f"{adapter}: no adapter is here (adapter_config.json); a model that was trained whole needs no merge")
+    if Path(out).exists() and any(Path(out).iterdir()):
+        raise OutputError(f"{out} is not empty: give a new folder")
     done = subprocess.run([sys.executable, "-m", "gristmill.training.export", adapter, out], capture_output=True, text=True, check=False)
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["no word"])[-1]

@@ -12,8 +12,11 @@ At the peak there are weights, optimiser, others, and the largest of: activation
 gradients, if there are any from a pass before (ZeRO-3 always has them); gradients and step; generation.
 """
 
+import contextlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from gristmill.jobs import train_settings
@@ -53,6 +56,15 @@ class Load:
         """Tokens in one forward pass of one device."""
         sequences = 2 if self.settings["method"] in train_settings.PAIRED else 1
         return self.micro * sequences * self.length // int(self.settings["sequence_parallel"])
+
+
+def machine() -> int:
+    """Bytes that training on CPUs may count on: half of the machine's or the container's, as the system and the job live there too."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):            # not there, or no limit: "max"
+            limits.append(int(Path(path).read_text()))
+    return min(limits) // 2
 
 
 def load(shape: Shape, settings: Mapping[str, Any], world: int, micro: int, wide: int, checkpointing: bool, cpu: bool = False) -> Load:
@@ -125,7 +137,7 @@ def layer(one: Load) -> float:
     scaled = 0 if lora else 4 if shape.family.scaled_wide else wide
     made = shape.family.norms * (4 + scaled) * shape.hidden + (4 + scaled) * (queries + keys) * shape.family.qk_norm
     made += wide * (2 * shape.hidden + queries + inner)                     # inputs of q k v, of gate and up, of o, of down
-    shared = one.settings["attention"] is not None and one.settings["attention"].startswith(("flash", "flex"))
+    shared = train_settings.flash(one.settings) or one.settings["attention"] == "flex_attention"
     packed = one.settings["pack"] == "best_fit"
     eager = one.settings["attention"] == "eager"
     repeated = queries if eager or packed and not shared else keys          # sdpa repeats keys and values where it has a mask
@@ -149,11 +161,11 @@ def activations(one: Load) -> float:
 
 
 def logits(one: Load) -> float:
-    """Bytes that the head adds. TRL's fused head works in tiles and sums gradients in fp32; SimPO and sequence parallelism hold logits."""
+    """Bytes that the head adds. TRL's fused head works in tiles and sums gradients in fp32; SimPO holds logits."""
     shape, tokens, method = one.shape, one.tokens, one.settings["method"]
     if method == "reward":
         return 0
-    if method == "simpo" or one.settings["sequence_parallel"] > 1:
+    if method == "simpo":
         return tokens * shape.vocabulary * (2 * one.wide + 8)                # logits, in fp32, their softmax, their gradient
     tile = min(tokens, TILE_TOKENS) * min(shape.vocabulary, TILE_VOCABULARY) * one.wide
     tile *= (2 if method == "distil" else 1) * (UNFUSED if one.cpu else 1)

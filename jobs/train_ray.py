@@ -122,13 +122,12 @@ def run(spec: Path, processes: int, look: Callable[[], None]) -> bool:
 def somewhere(look: Callable[[dict[str, Any]], bool], asked: dict[str, Any]) -> bool:
     """train.device, asked of a node that has a GPU where the cluster has one; it fills in `asked`."""
     ray = engine.ray_session()
-    if not ray.cluster_resources().get("GPU"):
-        return True
+    gpu = 1 if ray.cluster_resources().get("GPU") else 0
 
     def told(given: dict[str, Any]) -> tuple[bool, dict[str, Any]]:
         return look(given), given
     try:
-        cpu, found = ray.get(ray.remote(num_gpus=1, num_cpus=0)(told).remote(asked), timeout=PATIENCE)
+        cpu, found = ray.get(ray.remote(num_gpus=gpu, num_cpus=0)(told).remote(asked), timeout=PATIENCE)
     except Exception as error:
         raise engine.cause(error) from error
     asked |= found

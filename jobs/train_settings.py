@@ -73,6 +73,11 @@ def rows(settings: Mapping[str, Any]) -> int:
     return int(settings["batch"] or settings["batch_tokens"] // settings["length"])
 
 
+def flash(settings: Mapping[str, Any]) -> bool:
+    """Whether attention is a kernel of flash attention, which knows the samples of a packed row by their positions, without a mask."""
+    return "flash" in (settings["attention"] or "")
+
+
 def form(settings: Mapping[str, Any]) -> str:
     """The form of the tokenised folder that a method reads: packed, pairs, unpaired or prompts."""
     method = settings["method"]
@@ -170,6 +175,9 @@ def _spread(given: Mapping[str, Any], made: Mapping[str, Any]) -> list[str]:
         found.append(f"sequence_parallel: {parallel} must divide the {made['processes']} processes")
     if parallel > 1 and made["deepspeed"] == "none":
         found.append("sequence_parallel: is DeepSpeed's; name a preset, `deepspeed: zero3`")
+    if parallel > 1 and made["pack"] == "best_fit" and not flash(made):
+        found.append("sequence_parallel: shared rows have no mask, so that only flash attention keeps the samples of a packed row apart: "
+                     "`pack: none` with `batch` in rows, or `attention: flash_attention_2`")
     if parallel > 1 and made["length"] % parallel:
         found.append(f"sequence_parallel: {parallel} must divide the length of {made['length']}")
     if made["warmup"] > 1 and made["warmup"] != int(made["warmup"]):

@@ -57,12 +57,15 @@ def ray_session():
 
 
 def pytest_collection_modifyitems(items):
-    """Tests on Ray come last, so that it runs no longer than it has to."""
-    def on_ray(item):
+    """Tests on Ray come last, so that it runs no longer than it has to; where tests run at once, one process has Ray, and one has Spark."""
+    def group(item):
         given = item.callspec.params if hasattr(item, "callspec") else {}
-        return "ray_session" in item.fixturenames or given.get("engine") == "ray"
+        uses = {*item.fixturenames, given.get("engine")}
+        return "ray" if uses & {"ray_session", "ray"} else "spark" if uses & {"spark"} else item.path.name
 
-    items.sort(key=on_ray)
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group(item)))
+    items.sort(key=lambda item: group(item) == "ray")
 
 
 @pytest.fixture

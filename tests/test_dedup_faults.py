@@ -66,6 +66,7 @@ def same(one, other):
     assert passport.read(str(one))["digest"] == passport.read(str(other))["digest"]
 
 
+@pytest.mark.slow
 def test_an_executor_killed_in_every_phase(whole, tmp_path, java):
     """The executor that runs a phase's task is killed from within it, once a phase; the others do not notice."""
     _, path, expected = whole

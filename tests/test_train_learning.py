@@ -86,7 +86,7 @@ def test_an_adapter_is_trained_and_merged(tmp_path, trained, model):
     from transformers import AutoModelForCausalLM
 
     from gristmill.jobs import train_command
-    from gristmill.udfs.errors import InputError
+    from gristmill.udfs.errors import InputError, OutputError
 
     data = train_made.made_set(tmp_path / "set", "packed", 16)
     made = trained("sft", [data], steps=6, lr=1e-2, lora={"rank": 4, "dropout": 0.0}) / "train" / "model"
@@ -98,7 +98,7 @@ def test_an_adapter_is_trained_and_merged(tmp_path, trained, model):
     assert changed
     assert all("proj" in name for name in changed)
     assert "transformers" in (tmp_path / "merged" / "README.md").read_text()
-    with pytest.raises(InputError, match="not empty"):
+    with pytest.raises(OutputError, match="not empty"):
         train_command.merge(str(made), str(tmp_path / "merged"))
     with pytest.raises(InputError, match="no adapter"):
         train_command.merge(model, str(tmp_path / "again"))

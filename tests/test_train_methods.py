@@ -66,6 +66,12 @@ def runs(tmp_path_factory, model, sets):
         more = {"lora": {"rank": 4, "dropout": 0.0}} if lora else {}
         spec = train_made.specification(found[name, preset], "sft", model, data, deepspeed=preset, processes=ranks, micro_batch=8 // ranks, **more)
         (alone if ranks == 1 else pairs).append(spec)
+    rows = {"path": train_made.made_set(folder / "long", "packed", 40, samples=1)}
+    for preset, ranks in (("none", 1), ("zero3", 2)):           # last: of a process with shared rows all models have shared rows
+        found["shared", preset] = folder / f"shared-{preset}"
+        spec = train_made.specification(found["shared", preset], "sft", model, [rows], deepspeed=preset, processes=ranks, sequence_parallel=ranks,
+                                        micro_batch=4, validate_every=3, held_out=rows | {"name": "again"})
+        (alone if ranks == 1 else pairs).append(spec)
     together(alone, 1, folder)
     together(pairs, 2, folder)
     return found
@@ -87,6 +93,15 @@ def test_an_adapter_in_two_processes_loses_as_in_one(runs):
 
 def test_two_processes_without_deepspeed_lose_as_one_does(runs):
     assert train_made.losses(runs["ddp", "none"]) == pytest.approx(train_made.losses(runs["plain", "none"]), abs=1e-5)
+
+
+def test_two_processes_that_share_each_row_lose_as_one_does(runs):
+    one, two = ([json.loads(line) for line in (runs["shared", which] / "train" / "metrics.jsonl").read_text().splitlines()] for which in ("none", "zero3"))
+    assert [line.get("when", "trained_tokens" in line) for line in one] == [False, "before", True, True, True, False, False, "after"]
+    for seen, error in ((lambda line: line.get("loss"), 1e-5), (lambda line: line.get("eval", {}).get("loss"), 1e-5), (lambda line: line.get("grad_norm"), 1e-4),
+                        (lambda line: line.get("tokens"), 0), (lambda line: line.get("trained_tokens"), 0)):
+        for mine, theirs in zip(map(seen, one), map(seen, two), strict=True):
+            assert theirs == (mine if mine is None else pytest.approx(mine, abs=error, rel=0))
 
 
 @pytest.mark.parametrize("method", OWN)

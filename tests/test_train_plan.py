@@ -318,6 +318,9 @@ def test_the_plan_chooses_what_fits():
     assert plan()["stages"]["zero3"]["fits"] is None
     assert plan("kto")["micro_batch"] == 2
     assert plan(micro_batch=4, gradient_checkpointing=False)["micro_batch"] == 4
+    for method, length, batch, most in (("dpo", 256, 16, 8), ("dpo", 256, 12, 6), ("dpo", 4096, 4, 1), ("kto", 4096, 4, 2), ("kto", 4096, 9, 3)):
+        made = plan(method, QWEN25_05B, cpu=True, length=length, batch=batch, plan={"device_memory_gb": 1000})
+        assert made["micro_batch"] == most                     # on a CPU, however much memory there is
     assert not plan(config=LLAMA, length=512)["gradient_checkpointing"]
     assert plan()["gradient_checkpointing"]
 

@@ -11,7 +11,7 @@ import torch
 import transformers
 
 from gristmill.training import models, watch
-from gristmill.udfs.errors import GristmillError, InputError, OutputError
+from gristmill.udfs.errors import GristmillError, InputError
 
 
 def write(trainer: Any, tokens: Any, folder: Path, spec: dict[str, Any]) -> None:
@@ -53,14 +53,10 @@ def card(spec: dict[str, Any]) -> str:
 
 
 def merge(adapter: str, out: str) -> dict[str, Any]:
-    """Merge a LoRA adapter into its base and write the whole model. Returns {base, parameters}. Raises InputError, OutputError."""
+    """Merge a LoRA adapter into its base and write the whole model to a new folder. Returns {base, parameters}. Raises InputError."""
     from peft import PeftModel
 
     source, target = Path(adapter), Path(out)
-    if not (source / "adapter_config.json").is_file():
-        raise InputError(f"{adapter}: no adapter is here (adapter_config.json); a model that was trained whole needs no merge")
-    if target.exists() and any(target.iterdir()):
-        raise OutputError(f"{out} is not empty: give a new folder")
     about = json.loads((source / "adapter_config.json").read_text())
     base = Path(about["base_model_name_or_path"] or "")
     if not (base / "config.json").is_file():

@@ -10,8 +10,8 @@ import datasets
 import torch
 import torch.distributed
 
-from gristmill.jobs import mixture_plan, mixture_sets, mixture_shares
-from gristmill.training import collate
+from gristmill.jobs import mixture_plan, mixture_sets, mixture_shares, train_settings
+from gristmill.training import collate, sequence
 from gristmill.training.batches import Batches
 
 HELD_OUT = 2048          # rows of validation that are looked at each time, at most
@@ -39,7 +39,8 @@ class Feed:
     def _counted(self, batch: dict[str, Any]) -> dict[str, Any]:
         tokens = batch.pop("tokens", None)                        # of packed rows; else what is not masked, on both sides of a pair
         masks = [one for name, one in batch.items() if name in ("attention_mask", "chosen_attention_mask", "rejected_attention_mask")]
-        trained = [one != -100 for name, one in batch.items() if name.endswith("labels")] or [batch.get("completion_mask", masks[0])]
+        labels = [one for name, one in batch.items() if name.endswith("labels") and name != "shift_labels"]
+        trained = [one != -100 for one in labels] or [batch.get("completion_mask", masks[0])]
         self._counts[0] += tokens if tokens is not None else sum(int(one.sum()) for one in masks)
         self._counts[1] += sum(int(one.sum()) for one in trained)
         return batch
@@ -100,15 +101,26 @@ def held_out(named: list[dict[str, str]]) -> list[mixture_sets.Set]:
 def opened(spec: dict[str, Any], method: str, pad: int, prompted: bool) -> Feed:
     """The feed of this rank. Raises a GristmillError where the sets are not what the plan was made of."""
     settings = spec["settings"]
-    rank, world = (0, 1) if prompted else (int(os.environ.get("RANK", 0)) // settings["sequence_parallel"], settings["world"])
+    process, size = int(os.environ.get("RANK", 0)), settings["sequence_parallel"]
+    rank, world = (0, 1) if prompted else (process // size, settings["world"])
     wanted = [mixture_shares.Wanted(mixture_sets.read_set(one["folder"], name=one["name"]), ratio=one["ratio"], replay=one["replay"])
               for one in spec["data"]]
     batch = settings["batch"] // (settings["generations"] or 1) if prompted else settings["batch"]
     plan = mixture_plan.make(wanted, batch=batch, world=world, micro=1 if prompted else settings["micro_batch"], seed=settings["seed"],
                              steps=settings["steps"], replay=settings["replay"] or 0.0, temperature=settings["mix_temperature"])
     form = wanted[0].set.form
-    make: Callable[[Any], dict[str, Any]] = (lambda batch: batch) if form == "packed" else collate.of_method(method, pad)
+    make = packed(settings, pad, process % size) if form == "packed" else collate.of_method(method, pad)
     return Feed(spec, plan, Batches(plan, rank, pad=pad), make, rank)
+
+
+def packed(settings: dict[str, Any], pad: int, which: int) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """What a micro-batch of packed rows becomes before the model sees it, on the rank that is number `which` of those that share rows."""
+    flat, size = train_settings.flash(settings), settings["sequence_parallel"]
+
+    def make(batch: dict[str, Any]) -> dict[str, Any]:
+        batch = sequence.flattened(batch) if flat else batch
+        return sequence.part(batch, size, which, pad) if size > 1 else batch
+    return make
 
 
 def exchanged(step: list[list[dict[str, Any]]]) -> None:

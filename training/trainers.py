@@ -65,7 +65,7 @@ class Sources:
             return
         with torch.no_grad():
             at = self.now.to(found.device).long()
-            at = at[:, None].expand_as(found) if at.dim() == 1 else at[:, 1:]
+            at = at[:, None].expand_as(found) if at.dim() == 1 else at[:, -found.shape[1]:]
             count = outputs.label_mask.to(torch.float64)
             made = torch.zeros(2, len(self.names), dtype=torch.float64, device=found.device)
             made[0].index_add_(0, at.reshape(-1), -found.detach().to(torch.float64).reshape(-1))
@@ -129,7 +129,8 @@ class Fed:
         model.eval()
         total = torch.zeros(2, dtype=torch.float64, device=trainer.args.device)
         for batch, rows in batches:
-            weight = int((batch["labels"][..., 1:] != -100).sum()) if "labels" in batch else rows
+            labels = batch["shift_labels"] if "shift_labels" in batch else batch["labels"][..., 1:] if "labels" in batch else None
+            weight = rows if labels is None else int((labels != -100).sum())
             loss = trainer.prediction_step(model, batch, prediction_loss_only=True)[0]
             if rows:
                 total += torch.stack([loss.double() * weight, torch.tensor(float(weight), dtype=torch.float64, device=total.device)])

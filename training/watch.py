@@ -180,7 +180,7 @@ class Watch(transformers.TrainerCallback):
 
     def _mfu(self, rate: float) -> float | None:
         peak = self.settings.get("peak_flops")
-        return round(rate * self.settings["flops_a_token"] / (peak * self.settings["world"]), 4) if peak else None
+        return round(rate * self.settings["flops_a_token"] / (peak * self.settings["processes"]), 4) if peak else None
 
     def _named(self, step: int) -> list[str]:
         names = self.feed.ids_of(step)

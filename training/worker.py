@@ -20,8 +20,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch
 import transformers
 
-from gristmill.jobs import train_flops, train_metrics
-from gristmill.training import export, feeds, models, rewards, trainers, watch
+from gristmill.jobs import train_flops, train_metrics, train_settings
+from gristmill.training import export, feeds, models, rewards, sequence, trainers, watch
 from gristmill.udfs.errors import GristmillError, InputError
 
 
@@ -75,6 +75,8 @@ def train(spec: dict[str, Any], folder: Path) -> str:
     held = dtype if spec["deepspeed"] or settings["lora"] else torch.float32
     model = models.model(spec["model"], method, held, settings["attention"], (settings["lora"] or {}).get("quantise"))
     models.fit(model, tokens, spec["model"]["folder"])
+    if settings["sequence_parallel"] > 1:
+        sequence.join(model, settings["sequence_parallel"], 1 if train_settings.flash(settings) else settings["micro_batch"])
     feed = feeds.opened(spec, method, tokens.pad_token_id, way in trainers.PROMPTED)
     sources = trainers.Sources(feed.sources)
     seen = watch.Watch(settings, folder / "checkpoints", feed, sources, spec["identity"])
