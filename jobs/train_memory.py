@@ -184,7 +184,8 @@ def others(one: Load, zero: str, models: Mapping[str, Shape]) -> float:
 
 def generation(one: Load, zero: str) -> float:
     """Bytes while answers are written: ZeRO-3 gathers all weights for it, and keys and values of every layer grow with the answers."""
-    if one.settings["method"] not in (*train_settings.WRITING, "distil"):
+    method = one.settings["method"]
+    if method not in train_settings.WRITING and not (method == "distil" and one.settings["on_policy"]):
         return 0
     gathered = one.wide * (one.trained + one.frozen) if zero.startswith("zero3") else 0
     return gathered + one.tokens * one.shape.layers * 2 * one.shape.kv_heads * one.shape.head_dim * one.wide

@@ -80,7 +80,7 @@ def chosen(shape: Shape, settings: Mapping[str, Any], wide: int, others: Mapping
     share = train_settings.rows(settings) // train_settings.data_ranks(settings)
     most = max(least, CPU_TOKENS // settings["length"]) if cpu else share
     divide = [n for n in range(share, 0, -1) if share % n == 0 and n >= least]
-    micros = [settings["micro_batch"]] if settings["micro_batch"] else [n for n in divide if n <= most] or divide[-1:]
+    micros = [settings["micro_batch"]] if settings["micro_batch"] else [n for n in divide if n <= most]
     if not memory:
         return micros[-1], shape.parameters > SMALL if said == "auto" else said
     zero = settings["deepspeed"] if settings["deepspeed"] in (*train_memory.STAGES, "none") else "zero2"

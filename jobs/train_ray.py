@@ -28,7 +28,7 @@ PATIENCE = 600.0                # seconds to wait for room: a cluster that grows
 SAID = 10.0                     # seconds without room after which that is said
 ANSWER = 120.0                  # seconds for an actor to start its process: Python is loaded from a disk that all may read at once
 # What the driver's environment says of these goes to every process; the rest is each node's own.
-PASSED = ("NCCL_", "GLOO_", "DS_", "TORCH_", "CUDA_LAUNCH_BLOCKING", "HF_", "MLFLOW_", "SWANLAB_", "OMP_NUM_THREADS")
+PASSED = ("NCCL_", "GLOO_", "DS_", "TORCH_", "CUDA_LAUNCH_BLOCKING", "HF_", "MLFLOW_", "SWANLAB_", "TENSORBOARD_", "OMP_NUM_THREADS")
 
 
 class Holder:

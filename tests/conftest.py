@@ -56,6 +56,7 @@ def ray_session():
     ray.shutdown()
 
 
+@pytest.hookimpl(tryfirst=True)                 # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
     """Tests on Ray come last, so that it runs no longer than it has to; where tests run at once, one process has Ray, and one has Spark."""
     def group(item):

@@ -9,6 +9,7 @@ import pytest
 
 import small_llama
 import train_made
+from gristmill.udfs.errors import RecipeError
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
@@ -82,14 +83,19 @@ def test_a_reward_model_ranks_pairs_that_it_has_not_seen(tmp_path, trained):
     assert low > 0.5, f"{right} of {n}, from {low:.2f}"
 
 
-def test_an_adapter_is_trained_and_merged(tmp_path, trained, model):
+@pytest.mark.parametrize("quantise", [None, "4bit"])
+def test_an_adapter_is_trained_and_merged(tmp_path, trained, model, quantise):
     from transformers import AutoModelForCausalLM
 
     from gristmill.jobs import train_command
     from gristmill.udfs.errors import InputError, OutputError
 
     data = train_made.made_set(tmp_path / "set", "packed", 16)
-    made = trained("sft", [data], steps=6, lr=1e-2, lora={"rank": 4, "dropout": 0.0}) / "train" / "model"
+    if quantise:
+        pytest.importorskip("bitsandbytes")
+    run = trained("sft", [data], steps=6, lr=1e-2, lora={"rank": 4, "dropout": 0.0, "quantise": quantise})
+    losses, made = train_made.losses(run), run / "train" / "model"
+    assert losses[-1] < losses[0]
     assert (made / "adapter_config.json").is_file()
     assert not (made / "model.safetensors").exists()
     train_command.merge(str(made), str(tmp_path / "merged"))
@@ -115,6 +121,22 @@ def test_validation_stops_early_and_keeps_the_best(tmp_path, trained):
     assert result["model_step"] == result["best_step"] == min(evals, key=evals.get)
     kept = {one.name for one in (folder / "train" / "checkpoints").iterdir()}
     assert kept == {f"checkpoint-{result['best_step']}", f"checkpoint-{result['steps']}"}
+
+
+def test_tensorboard_gets_what_the_log_has(tmp_path, trained, monkeypatch):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    for name in ("TENSORBOARD_LOGGING_DIR", "MLFLOW_TRACKING_URI", "SWANLAB_LOG_DIR", "SWANLAB_MODE"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)                                    # and what training sets is undone with it
+    data = train_made.made_set(tmp_path / "set", "packed", 16)
+    folder = trained("sft", [data], steps=4, validate_every=2, report_to=["tensorboard"])
+    seen = accumulator.EventAccumulator(str(folder / "train" / "tensorboard"))
+    seen.Reload()
+    assert [(one.step, one.value) for one in seen.Scalars("train/loss")] == [
+        (n + 1, pytest.approx(loss)) for n, loss in enumerate(train_made.losses(folder))]
+    assert [one.step for one in seen.Scalars("eval/loss")] == [2, 4]
+    with pytest.raises(RecipeError, match="train.report_to: swanlab is not installed"):
+        trained("sft", [data], "other", report_to=["swanlab"])
 
 
 def test_what_was_forgotten_is_measured_before_and_after(tmp_path, trained):

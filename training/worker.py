@@ -5,6 +5,7 @@ an error of whatever kind is written beside them as error.json, so that who star
 """
 
 import gc
+import importlib.util
 import json
 import os
 import sys
@@ -22,7 +23,7 @@ import transformers
 
 from gristmill.jobs import train_flops, train_metrics, train_settings
 from gristmill.training import export, feeds, models, rewards, sequence, trainers, watch
-from gristmill.udfs.errors import GristmillError, InputError
+from gristmill.udfs.errors import GristmillError, InputError, RecipeError
 
 
 def main(path: str) -> None:
@@ -59,12 +60,24 @@ def begun(cpu: bool, distributed: bool) -> None:
         deepspeed.init_distributed(dist_backend="gloo" if cpu else "nccl", verbose=False)
 
 
+def trackers(named: list[str], folder: Path) -> None:
+    """What else follows a training writes beside its log, unless the environment says where. Raises RecipeError where it is not installed."""
+    for name in named:
+        if importlib.util.find_spec(name) is None:
+            raise RecipeError(f"train.report_to: {name} is not installed where the training runs: pip install {name}")
+    places = {"TENSORBOARD_LOGGING_DIR": str(folder / "tensorboard"), "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
+              "SWANLAB_LOG_DIR": str(folder / "swanlab"), "SWANLAB_MODE": "local"}             # its own default is its makers' server
+    for name, place in places.items() if named else ():
+        os.environ.setdefault(name, place)
+
+
 def train(spec: dict[str, Any], folder: Path) -> str:
     """'' where training ended, else why it stopped early (`early_stop`, `sigterm`). Raises a GristmillError."""
     settings, method = spec["settings"], spec["settings"]["method"]
     cpu = not torch.cuda.is_available()
     distributed = bool(spec["deepspeed"]) or int(os.environ.get("WORLD_SIZE", 1)) > 1
     begun(cpu, distributed)
+    trackers(settings["report_to"], folder)
     settings["peak_flops"] = settings["peak_flops"] or (None if cpu else train_flops.peak(torch.cuda.get_device_name()))
     transformers.set_seed(settings["seed"])
     dtype = models.precision(settings["precision"], "cpu" if cpu else "cuda")
