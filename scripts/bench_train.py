@@ -77,8 +77,9 @@ def wrapper(given):
         rows = [row for one in data for row in train_made.rows(Path(one) / "train")]
         found = {"bare": [], "ours": []}
         for n in range(given.rounds):
-            found["bare"].append(bare(model, folder / f"bare{n}", rows, given.steps, 8))
-            found["ours"].append(ours(model, folder / f"ours{n}", data, given.steps, 8))
+            acts = {"bare": lambda at: bare(model, at, rows, given.steps, 8), "ours": lambda at: ours(model, at, data, given.steps, 8)}
+            for name in sorted(acts, reverse=bool(n % 2)):             # in turns, who is first
+                found[name].append(acts[name](folder / f"{name}{n}"))
         tokens = 8 * statistics.mean(len(row["input_ids"]) for row in rows)
         each = {name: statistics.median(values) for name, values in found.items()}
         more = ", ".join(f"{b / a:.3f}" for a, b in zip(found["bare"], found["ours"], strict=True))

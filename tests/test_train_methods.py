@@ -104,6 +104,16 @@ def test_two_processes_that_share_each_row_lose_as_one_does(runs):
             assert theirs == (mine if mine is None else pytest.approx(mine, abs=error, rel=0))
 
 
+@pytest.mark.slow                        # DeepSpeed compiles its Adam for CPUs, which takes a minute and a compiler
+@pytest.mark.parametrize("preset", ["zero2_offload", "zero3_offload"])
+def test_offload_loses_as_one_process_does(tmp_path, model, sets, preset):
+    spec = [train_made.specification(tmp_path / name, "sft", model, sets["packed"][:1], deepspeed=name, processes=ranks, micro_batch=8 // ranks)
+            for name, ranks in (("none", 1), (preset, 2))]
+    together(spec[:1], 1, tmp_path)
+    together(spec[1:], 2, tmp_path)
+    assert train_made.losses(tmp_path / preset) == pytest.approx(train_made.losses(tmp_path / "none"), abs=1e-5)
+
+
 @pytest.mark.parametrize("method", OWN)
 def test_methods_that_write_their_own_answers_agree_over_zero_stages(runs, method):
     two, three = (train_made.losses(runs[method, which]) for which in ("zero2", "zero3"))
