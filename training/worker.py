@@ -61,7 +61,7 @@ def begun(cpu: bool, distributed: bool) -> None:
 
 
 def trackers(named: list[str], folder: Path) -> None:
-    """What else follows a training writes beside its log, unless the environment says where. Raises RecipeError where it is not installed."""
+    """What else follows a training writes beside its log, or where the environment says. Raises RecipeError where it is not installed."""
     for name in named:
         if importlib.util.find_spec(name) is None:
             raise RecipeError(f"train.report_to: {name} is not installed where the training runs: pip install {name}")
