@@ -56,16 +56,19 @@ def ray_session():
     ray.shutdown()
 
 
-@pytest.hookimpl(tryfirst=True)                 # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items):
-    """Tests on Ray come last, so that it runs no longer than it has to; where tests run at once, one process has Ray, and one has Spark."""
-    def group(item):
-        given = item.callspec.params if hasattr(item, "callspec") else {}
-        uses = {*item.fixturenames, given.get("engine")}
-        return "ray" if uses & {"ray_session", "ray"} else "spark" if uses & {"spark"} else item.path.name
+def group(item):
+    """The tests that one process runs where two run at once: those on Ray, those on Spark, else those of a file, which share what they made."""
+    given = item.callspec.params if hasattr(item, "callspec") else {}
+    uses = {*item.fixturenames, given.get("engine")}
+    return "ray" if uses & {"ray_session", "ray"} else "spark" if "spark" in uses else item.path.name
 
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group(item)))
+
+def pytest_itemcollected(item):
+    item.add_marker(pytest.mark.xdist_group(group(item)))
+
+
+def pytest_collection_modifyitems(items):
+    """Tests on Ray come last, so that it runs no longer than it has to."""
     items.sort(key=lambda item: group(item) == "ray")
 
 

@@ -19,6 +19,7 @@ pytest.importorskip("trl")
 pytest.importorskip("deepspeed")
 
 LIMIT = 600                                # seconds that a run may take on a busy machine; nothing is asserted of it
+STEPS = 30                                 # of one row at a time: time enough to be killed between two checkpoints
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def data(tmp_path_factory):
 
 def written(folder, model, data, **more):
     """A recipe on disk."""
-    own = {"method": "sft", "model": model, "data": [data], "steps": 12, "lr": 1e-3, "batch": 8, "length": 64, "pack": "none",
+    own = {"method": "sft", "model": model, "data": [data], "steps": STEPS, "micro_batch": 1, "lr": 1e-3, "batch": 8, "length": 64, "pack": "none",
            "validate_every": 0, "checkpoint_every": 3, "keep_last": 2, "precision": "fp32"} | more
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "recipe.yaml").write_text(yaml.safe_dump({"name": "made", "workdir": str(folder), "train": own}))
@@ -108,7 +109,7 @@ def test_stopped_and_killed_and_run_again_ends_in_the_same_weights(tmp_path, mod
     assert resumed[0] == first < resumed[1]
     assert same(weights(whole), weights(tmp_path))
     last, there = ([one for one in some if "seconds" in one][-1] for some in (lines, logged(whole)))
-    assert (last["step"], last["tokens"], last["trained_tokens"], last["loss"]) == (12, there["tokens"], there["trained_tokens"], there["loss"])
+    assert (last["step"], last["tokens"], last["trained_tokens"], last["loss"]) == (STEPS, there["tokens"], there["trained_tokens"], there["loss"])
 
 
 def test_run_again_does_nothing_and_another_recipe_is_refused(whole, model, data):
@@ -117,7 +118,7 @@ def test_run_again_does_nothing_and_another_recipe_is_refused(whole, model, data
     assert process.wait(LIMIT) == 0, process.stdout.read()
     assert (whole / "train" / "passport.json").stat().st_mtime_ns == before
     sealed = json.loads((whole / "train" / "passport.json").read_text())
-    assert sealed["result"]["steps"] == 12
+    assert sealed["result"]["steps"] == STEPS
     assert sealed["data"][0]["digest"] == "packed0"
     assert "sentence" in sealed["verdict"]
     assert (whole / "train" / "report.html").is_file()
