@@ -42,3 +42,20 @@ def make(folder: Path, vocabulary: int = 1500, rows: int | None = None, hidden: 
     model.save_pretrained(str(folder))
     tokens.save_pretrained(str(folder))
     return str(folder)
+
+
+def changed(folder: Path, model: str, rows: int | None = None) -> str:
+    """Write a model with other weights, a teacher of it say, and `rows` of embeddings where given. The folder's path."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    made = AutoModelForCausalLM.from_pretrained(model)
+    if rows:
+        made.resize_token_embeddings(rows, mean_resizing=False)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for one in made.parameters():
+            one.add_(torch.randn_like(one) * 0.05)
+    made.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(model).save_pretrained(folder)
+    return str(folder)

@@ -39,17 +39,7 @@ def model(tmp_path_factory):
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory, model):
     """The student with other weights, and more rows of embeddings than there are tokens."""
-    from transformers import AutoTokenizer
-
-    folder, made = tmp_path_factory.mktemp("model") / "teacher", loaded(model)
-    made.resize_token_embeddings(1600, mean_resizing=False)
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for one in made.parameters():
-            one.add_(torch.randn_like(one) * 0.05)
-    made.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(model).save_pretrained(folder)
-    return str(folder)
+    return small_llama.changed(tmp_path_factory.mktemp("model") / "teacher", model, rows=1600)
 
 
 class Teacher(BaseHTTPRequestHandler):

@@ -26,17 +26,8 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory, model):
-    """The model with other weights, so that there is something to distil."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    folder, made = tmp_path_factory.mktemp("model") / "teacher", AutoModelForCausalLM.from_pretrained(model)
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for one in made.parameters():
-            one.add_(torch.randn_like(one) * 0.05)
-    made.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(model).save_pretrained(folder)
-    return str(folder)
+    """Something to distil."""
+    return small_llama.changed(tmp_path_factory.mktemp("model") / "teacher", model)
 
 
 @pytest.fixture(scope="module")
