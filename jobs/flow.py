@@ -9,6 +9,7 @@ import random
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from gristmill.jobs.calls import Answer, Failed, Request
 from gristmill.udfs.errors import EngineError, GristmillError
@@ -20,7 +21,8 @@ LONGEST = 60.0     # seconds between two tries
 UNHEARD = 60.0     # seconds of patience with one that has never answered
 BLOCK = 64         # requests that get their places in one lease
 
-Send = Callable[[Request], Awaitable[Answer]]
+Landed = Callable[[Answer], None]  # takes an answer the moment it is here; a `send` that can calls it before whoever awaits it goes on
+Send = Callable[[Request, Landed], Awaitable[Answer]]
 Lease = Callable[[Sequence[int], int], Awaitable[Sequence[float]]]
 
 
@@ -110,42 +112,59 @@ class Flow:
         """Tokens that a request may take: its prompt, and as many more as answers had of late, or as it allows."""
         return prompt + int(min(self._completion * 1.1, most) if self._completion else most)
 
-    async def __call__(self, request: Request, prompt: int, most: int) -> Answer:
-        """`prompt`: tokens of the request, about; `most`: tokens that the answer may have. Raises EngineError once it has stopped."""
+    async def __call__(self, request: Request, prompt: int, most: int, keep: Landed = lambda _: None) -> Answer:
+        """`prompt`: tokens of the request, about; `most`: tokens that the answer may have. Raises EngineError once it has stopped.
+
+        `keep` gets the answer before another request takes its place, so that no more can be lost than are in flight.
+        """
         attempts = counted = 0
         while True:
             await self._turn(attempts > 0)
+            whole: list[Answer] = []
             tokens = self.expect(prompt, most)
             try:
                 await self._placed(tokens)
                 attempts += 1
-                answer = await self._attempt(request)
+                await self._attempt(request, whole, partial(self._landed, whole, asyncio.get_running_loop().time(), tokens, attempts, keep))
+                return whole[0]
             except Failed as failed:
                 self.errors[failed.kind] += 1
                 down = self._failed(failed)
                 counted += not down
                 if not failed.retry or counted > self.limits.retries:
-                    return Answer(error=str(failed), attempts=attempts)
+                    answer = Answer(error=str(failed), attempts=attempts)
+                    keep(answer)
+                    return answer
                 wait = failed.after or self._random.uniform(0, min(LONGEST, self.limits.backoff * 2.0 ** min(counted, 10)))
-            else:
-                self._good(answer)
-                self._leases.correct(answer.prompt_tokens + answer.completion_tokens - tokens)
-                return replace(answer, attempts=attempts)
             finally:
-                self._leave()
+                if not whole:
+                    self._leave()
             await asyncio.sleep(wait)
 
-    async def _attempt(self, request: Request) -> Answer:
-        task, start = asyncio.current_task(), asyncio.get_running_loop().time()
+    async def _attempt(self, request: Request, whole: list[Answer], landed: Landed) -> None:
+        task = asyncio.current_task()
         self.sending.add(task)                                    # type: ignore[arg-type]
         try:
             async with asyncio.timeout(self.limits.timeout):
-                answer = await self.send(request)
+                answer = await self.send(request, landed)
         except TimeoutError:
-            raise Failed("timeout", f"no answer in {self.limits.timeout:g} s", retry=True) from None
+            if not whole:
+                raise Failed("timeout", f"no answer in {self.limits.timeout:g} s", retry=True) from None
+        else:
+            landed(answer)
         finally:
             self.sending.discard(task)                            # type: ignore[arg-type]
-        return replace(answer, seconds=round(asyncio.get_running_loop().time() - start, 4))
+
+    def _landed(self, whole: list[Answer], start: float, tokens: int, attempts: int, keep: Landed, answer: Answer) -> None:
+        if whole:
+            return
+        whole.append(replace(answer, seconds=round(asyncio.get_running_loop().time() - start, 4), attempts=attempts))
+        self._good(answer)
+        self._leases.correct(answer.prompt_tokens + answer.completion_tokens - tokens)
+        try:
+            keep(whole[0])
+        finally:
+            self._leave()
 
     async def _turn(self, first: bool) -> None:
         """Until one more may be under way; a call that is tried again goes before others."""

@@ -18,7 +18,7 @@ from gristmill.udfs.errors import ErrorRateError, OutputError
 FORMAT = 1
 PACKAGES = ("gristmill", "pyarrow", "numpy", "numba", "ftfy", "opencc", "fasttext-numpy2-wheel", "camel-kenlm", "trafilatura",
             "chardet", "orjson", "datasketch", "presidio-analyzer", "phonenumbers", "python-stdnum", "Faker", "duckdb", "rjieba",
-            "rapidfuzz", "datasets", "httpcore", "pyspark", "ray", "torch", "transformers", "vllm", "tokenizers",
+            "rapidfuzz", "datasets", "httptools", "pyspark", "ray", "torch", "transformers", "vllm", "tokenizers",
             "trl", "deepspeed", "peft", "accelerate")
 
 

@@ -5,19 +5,18 @@ import os
 import re
 import socket
 import ssl
-import urllib.request
 from collections.abc import AsyncIterator, Callable, Mapping
 from email.utils import parsedate_to_datetime
 from time import time
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
-import httpcore
 import orjson
 
-from gristmill.jobs import http_stream
+from gristmill.jobs import http_connection
 from gristmill.jobs.calls import Answer, Failed, Request
-from gristmill.jobs.flow import Send
+from gristmill.jobs.flow import Landed, Send
+from gristmill.jobs.http_connection import Connection
 from gristmill.jobs.sections_teacher import Teacher
 from gristmill.udfs.errors import RecipeError
 
@@ -53,54 +52,59 @@ def _key(settings: Teacher) -> str:
 
 @contextlib.asynccontextmanager
 async def opened(settings: Teacher) -> AsyncIterator[Send]:
-    """Connections that are kept, as many as there are calls in flight.
-
-    By httpcore, which is what httpx sends with: a third of the processor's time, and a pool of httpx asks every connection at each call.
-    """
-    key, idle = _key(settings), list[Any]()
+    """Connections that are kept, as many as there are calls in flight."""
+    key, idle = _key(settings), list[Connection]()
     path = "/chat/completions" if settings.api == "chat" else "/completions"
-    url = httpcore.URL((settings.base_url or "").rstrip("/") + path)
-    connect, port = _connecting(url), f":{url.port}" if url.port else ""
-    headers = [(b"Host", url.host + port.encode()), (b"Accept", b"application/json"), (b"Accept-Encoding", b"identity"),
-               (b"Content-Type", b"application/json"), (b"User-Agent", b"gristmill")]
-    headers += [(b"Authorization", f"Bearer {key}".encode())] if key else []
+    server = http_connection.Server((settings.base_url or "").rstrip("/") + path)
+    head = server.head({"Accept": "application/json", "Accept-Encoding": "identity", "Content-Type": "application/json",
+                        "User-Agent": "gristmill", **({"Authorization": f"Bearer {key}"} if key else {})})
 
-    async def send(request: Request) -> Answer:
-        while idle and _gone(idle[-1]):
-            await idle.pop().aclose()
-        connection = idle.pop() if idle else connect()
+    async def send(request: Request, landed: Landed) -> Answer:
+        while idle and not idle[-1].usable:
+            idle.pop().close()
+        connection = idle.pop() if idle else await _connected(server)
+
+        def whole(response: http_connection.Response) -> Answer:
+            idle.append(connection)
+            answer = read(response.status, response.headers, response.body, settings)
+            landed(answer)
+            return answer
+
         try:
-            return read(*await _post(connection, url, headers, body(settings, request)), settings)
+            return await _post(connection, head, body(settings, request), whole)
         except Failed as failed:
             if key and key in str(failed):               # a server may say it back
                 failed.args = (str(failed).replace(key, "[key]"),)
             raise
-        finally:
-            idle.append(connection)
 
     try:
         yield send
     finally:
         for connection in idle:
-            await connection.aclose()
+            connection.close()
 
 
-def _connecting(url: httpcore.URL) -> Callable[[], Any]:
-    """What makes a new connection: straight to the server, or by the proxy of the environment (HTTPS_PROXY, NO_PROXY, …)."""
-    scheme, host, context = url.scheme.decode(), url.host.decode(), httpcore.default_ssl_context()
-    proxy = None if urllib.request.proxy_bypass(host) else urllib.request.getproxies().get(scheme)
-    if not proxy:
-        return lambda: httpcore.AsyncHTTPConnection(url.origin, ssl_context=context, network_backend=http_stream.Backend())
-    parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-    auth = (unquote(parts.username).encode(), unquote(parts.password or "").encode()) if parts.username else None
-    where = f"{parts.scheme}://{parts.hostname}:{parts.port or 80}"
-    return lambda: httpcore.AsyncHTTPProxy(where, proxy_auth=auth, ssl_context=context, max_connections=1,
-                                          network_backend=http_stream.Backend())
+async def _connected(server: http_connection.Server) -> Connection:
+    """A new connection. Raises Failed."""
+    host = urlsplit(server.url).hostname
+    try:
+        return await server.connect()
+    except socket.gaierror as error:
+        raise Failed("connect", f"no such host: {host} ({error.strerror})", retry=True, fatal=True) from None
+    except ssl.SSLCertVerificationError as error:
+        raise Failed("connect", f"{host}: {error.verify_message}", fatal=True) from None
+    except OSError as error:
+        raise Failed("connect", f"{host}: {error}"[:SAID], retry=True) from None
 
 
-def _gone(connection: Any) -> bool:
-    """Whether a kept connection cannot be used again: an error broke it, or the server has closed it."""
-    return isinstance(connection, httpcore.AsyncHTTPConnection) and (connection.has_expired() or not connection.is_available())
+async def _post(connection: Connection, head: bytes, content: bytes, whole: Callable[[http_connection.Response], Answer]) -> Answer:
+    """What `whole` makes of the response. Raises what it raises, and Failed where there is no whole response."""
+    try:
+        return await connection.post(head, content, LARGEST, whole)
+    except http_connection.Overlong:
+        raise Failed("malformed", f"an answer of more than {LARGEST >> 20} MiB", retry=True) from None
+    except http_connection.Broken as error:
+        raise Failed("reset", str(error)[:SAID], retry=True) from None
 
 
 def body(settings: Teacher, request: Request) -> bytes:
@@ -113,40 +117,6 @@ def body(settings: Teacher, request: Request) -> bytes:
     else:
         made["prompt"] = "\n\n".join(str(message["content"] or "") for message in request.messages)
     return orjson.dumps(made)
-
-
-async def _post(
-    connection: Any, url: httpcore.URL, headers: list[tuple[bytes, bytes]], content: bytes,
-) -> tuple[int, dict[str, str], bytes]:
-    """(status, headers, body). Raises Failed where there is no whole answer."""
-    asked = httpcore.Request("POST", url, headers=[*headers, (b"Content-Length", str(len(content)).encode())], content=content)
-    try:
-        response = await connection.handle_async_request(asked)
-        try:
-            found = bytearray()
-            async for chunk in response.aiter_stream():
-                found += chunk
-                if len(found) > LARGEST:
-                    raise Failed("malformed", f"an answer of more than {LARGEST >> 20} MiB", retry=True)
-        finally:
-            await response.aclose()
-    except (httpcore.ConnectError, httpcore.ProxyError) as error:
-        where, cause = url.host.decode(), _cause(error)
-        if isinstance(cause, socket.gaierror):
-            raise Failed("connect", f"no such host: {where} ({cause.strerror})", retry=True, fatal=True) from None
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            raise Failed("connect", f"{where}: {cause.verify_message}", fatal=True) from None
-        raise Failed("connect", f"{where}: {cause}"[:SAID], retry=True) from None
-    except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.ConnectionNotAvailable) as error:   # reset, broken off, no HTTP
-        raise Failed("reset", str(_cause(error))[:SAID] or type(error).__name__, retry=True) from None
-    return response.status, {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}, bytes(found)
-
-
-def _cause(error: BaseException) -> BaseException:
-    """The innermost error, which says more than those around it."""
-    while error.__cause__ or error.__context__:
-        error = error.__cause__ or error.__context__     # type: ignore[assignment]
-    return error
 
 
 def read(status: int, headers: Mapping[str, str], content: bytes, settings: Teacher) -> Answer:

@@ -22,7 +22,7 @@ import pydantic
 
 from gristmill.jobs import generation, generation_paged, infer_progress, teachers_local
 from gristmill.jobs.calls import Answer, Request
-from gristmill.jobs.flow import Send
+from gristmill.jobs.flow import Landed, Send
 from gristmill.jobs.sections import Section
 from gristmill.jobs.sections_teacher import Teacher
 from gristmill.jobs.steps import explain
@@ -117,7 +117,7 @@ async def opened(settings: Teacher) -> AsyncIterator[Send]:
         model, context = await asyncio.get_running_loop().run_in_executor(thread, loaded, settings, wanted)
         run = await asyncio.to_thread(_runner, model, wanted, context, thread)
 
-        async def send(request: Request) -> Answer:
+        async def send(request: Request, landed: Landed) -> Answer:
             asked = teachers_local.prompt(settings, request, model.tokenizer, context)
             made = await run(asked)
             return teachers_local.answer(asked, bool(request.parameters.get("tools")), made.text, made.finish, made.tokens)

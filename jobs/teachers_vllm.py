@@ -16,7 +16,7 @@ from typing import Any
 
 from gristmill.jobs import teachers_local
 from gristmill.jobs.calls import Answer, Failed, Request
-from gristmill.jobs.flow import Send
+from gristmill.jobs.flow import Landed, Send
 from gristmill.jobs.sections_teacher import Teacher
 from gristmill.jobs.steps import nearest
 from gristmill.udfs.errors import EngineError, RecipeError
@@ -45,7 +45,7 @@ async def opened(settings: Teacher) -> AsyncIterator[Send]:
     engine = await asyncio.to_thread(_engine, settings)
     tokenizer, context, names = engine.get_tokenizer(), int(engine.model_config.max_model_len), itertools.count()
 
-    async def send(request: Request) -> Answer:
+    async def send(request: Request, landed: Landed) -> Answer:
         asked = teachers_local.prompt(settings, request, tokenizer, context)
         made = await _generated(engine, asked, str(next(names)))
         return teachers_local.answer(asked, bool(request.parameters.get("tools")), made.text, made.finish_reason, len(made.token_ids))

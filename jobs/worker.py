@@ -191,15 +191,8 @@ class Worker:
                 return answer
         answered = False
         try:
-            flow, teacher = self._flows[request.teacher], self.job.teachers[request.teacher]
-            answer = await flow(request, teachers.estimate(request), calls.most(request))
-            self.asked[request.teacher].update(calls=1, prompt=answer.prompt_tokens, completion=answer.completion_tokens,
-                                               errors=int(answer.error is not None))
-            try:
-                self.log.add(key, answer, teacher.model)
-            except GristmillError as error:            # at once, so that nothing more is sent
-                self._fail(error)
-                raise
+            flow = self._flows[request.teacher]
+            answer = await flow(request, teachers.estimate(request), calls.most(request), partial(self._keep, key, request.teacher))
             answered = answer.final
             if shared and not self.log.local:
                 await asyncio.to_thread(self.log.flush)
@@ -207,6 +200,15 @@ class Worker:
             if shared:
                 await self.desk.settle(key, answered)
         return answer
+
+    def _keep(self, key: bytes, teacher: str, answer: Answer) -> None:
+        self.asked[teacher].update(calls=1, prompt=answer.prompt_tokens, completion=answer.completion_tokens,
+                                   errors=int(answer.error is not None))
+        try:
+            self.log.add(key, answer, self.job.teachers[teacher].model)
+        except GristmillError as error:                # at once, so that nothing more is sent
+            self._fail(error)
+            raise
 
     async def _words(self) -> None:
         try:

@@ -2,12 +2,14 @@
 
     scripts/bench infer [--in-flight 64] [--latency 0.2] [--seconds 20] [--rpm 1200] [--rows 1000000] [--only busy|rate|rows]
 
-busy: the share of the configured concurrency that is in flight at the server after the first second, on average over time.
+busy: the share of the configured concurrency that is in flight at the server after the first second, on average over time, and how much
+    of the time all of it is; and the same of a loop that does nothing but send finished requests, which is as far as one can get.
 rate: requests a minute that two Ray actors together make, of what is allowed.
 rows: rows a second and memory of a plan and a run over so many prompts with a teacher that answers at once.
 """
 
 import argparse
+import asyncio
 import contextlib
 import dataclasses
 import itertools
@@ -20,7 +22,9 @@ import time
 
 import pyarrow as pa
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tests"))
+sys.path.extend([os.path.dirname(os.path.abspath(__file__)), os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tests")])
+import bench_server
+
 import infer_rows
 from gristmill.jobs import infer, parts, passport, plan, runner, storage, summary
 from gristmill.jobs.calls import Answer
@@ -59,15 +63,21 @@ def busy(timeline, in_flight):
 def concurrency(given, workdir):
     count = int(given.in_flight / given.latency * given.seconds)
     prompts(workdir, count)
-    with Server(latency=given.latency) as server:
+    load = os.getloadavg()[0]
+    with bench_server.Server(given.latency) as server:
         settings = infer_rows.settings(workdir, server.url, teacher={"in_flight": given.in_flight}, accept=["assistant.char_count >= 1"])
         start = time.perf_counter()
         infer.run(settings)
-        seconds, seen = time.perf_counter() - start, server.stats()
-    mean, full = busy(seen["timeline"], given.in_flight)
+        seconds, timeline = time.perf_counter() - start, server.timeline()
+    with bench_server.Server(given.latency) as server:
+        asyncio.run(bench_server.bare(server.port, count, given.in_flight))
+        limit = server.timeline()
+    mean, full = busy(timeline, given.in_flight)
     print(f"busy: {count:,} calls of {given.latency} s in {seconds:.1f} s, {count / seconds:.0f} calls/s; in flight "
           f"after the first second {100 * mean:.1f} % of {given.in_flight} on average, all of them {100 * full:.1f} % of the time, "
-          f"most {seen['most']}; load of the machine {os.getloadavg()[0]:.1f}")
+          f"most {max(n for _, n in timeline)}; load of the machine before {load:.1f}")
+    mean, full = busy(limit, given.in_flight)
+    print(f"busy: a loop that only sends: {100 * mean:.1f} % on average, all of them {100 * full:.1f} % of the time")
 
 
 def rate(given, workdir):
@@ -89,7 +99,7 @@ def rate(given, workdir):
 
 @contextlib.asynccontextmanager
 async def instant(settings):
-    async def send(request):
+    async def send(request, landed):
         text = request.messages[-1]["content"]
         return Answer(f"好的：{text}", finish_reason="stop", prompt_tokens=len(text), completion_tokens=len(text) + 3)
 

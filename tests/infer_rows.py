@@ -39,3 +39,7 @@ if __name__ == "__main__":
     with open(sys.argv[1], encoding="utf-8") as file:
         data = yaml.safe_load(file)
     print(json.dumps(infer.run(recipe.parse(data), sys.argv[2])["rows"]))
+
+
+def landed(answer):
+    """For a `send` that nobody but its caller listens to."""

@@ -4,7 +4,6 @@ import asyncio
 import itertools
 from email.utils import formatdate
 
-import httpcore
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,7 +32,7 @@ class Teacher_:
     def __init__(self, plan=lambda n, attempt: None):
         self.plan, self.sent, self.flying, self.most = plan, [], 0, 0
 
-    async def __call__(self, request):
+    async def __call__(self, request, landed):
         n = number(request)
         said = self.plan(n, sum(one == n for one, _ in self.sent))
         self.sent.append((n, asyncio.get_running_loop().time()))
@@ -246,6 +245,70 @@ def test_patience_ends(monkeypatch):
     assert all("asks to wait for 86400 s" in str(one) for one in answers)
 
 
+def test_an_answer_that_has_landed_is_kept_and_makes_room_before_its_caller_goes_on():
+    """Whether its sender says so or not, whatever comes of it: every answer is kept once, and every place given back once."""
+    async def main():
+        order, made = [], None
+
+        async def send(request, landed):
+            order.append(("sent", number(request), made.flying))
+            await asyncio.sleep(0.01)
+            answer = Answer(str(number(request)))
+            if number(request) == 4:
+                raise Failed("http 400", "no")
+            if number(request) % 3:
+                landed(answer)
+                landed(Answer("another"))
+                await asyncio.sleep(0.01)
+            return answer
+
+        async def one(request):
+            answer = await made(request, 1, 1, lambda kept: order.append(("kept", number(request), kept)))
+            order.append(("done", number(request), answer))
+            return answer
+
+        made = Flow(send, Limits(in_flight=1))
+        answers = await asyncio.gather(*(one(request) for request in requests(8)))
+        return order, answers, made.flying
+
+    order, answers, flying = asyncio.run(main())
+    assert flying == 0
+    assert [one.text or one.error for one in answers] == ["0", "1", "2", "3", "http 400: no", "5", "6", "7"]
+    assert max(n for what, _, n in order if what == "sent") == 1          # never more than the ceiling are with the teacher
+    assert [kept for what, _, kept in order if what == "kept"] == answers
+    places = {(what, n): at for at, (what, n, _) in enumerate(order)}
+    assert len(places) == len(order) == 24
+    for n in range(7):
+        assert places["sent", n] < places["kept", n] < places["sent", n + 1]
+        assert (places["sent", n + 1] < places["done", n]) == (n % 3 > 0 and n != 4)
+
+
+def test_what_cannot_be_kept_is_an_error_and_no_call_is_stuck():
+    def keep(answer):
+        raise EngineError("the disk is full")
+
+    async def main():
+        made = Flow(Teacher_(lambda n, attempt: Failed("http 400", "no") if n == 1 else None), Limits(in_flight=1))
+        found = await asyncio.gather(*(made(request, 1, 1, keep) for request in requests(3)), return_exceptions=True)
+        return [str(one) for one in found], made.flying
+
+    assert asyncio.run(main()) == (["the disk is full"] * 3, 0)
+
+
+def test_an_answer_that_is_here_is_not_too_late():
+    async def send(request, landed):
+        landed(Answer("x"))
+        await asyncio.sleep(5)
+
+    async def main():
+        kept = []
+        made = Flow(send, Limits(timeout=0.02))
+        return await made(ASK, 1, 1, kept.append), kept, made.flying
+
+    answer, kept, flying = asyncio.run(main())
+    assert (answer.text, kept, flying) == ("x", [answer], 0)
+
+
 def test_a_cancelled_call_gives_its_place_back():
     async def main():
         made = Flow(Teacher_(lambda n, attempt: 0.05), Limits(in_flight=2))
@@ -298,17 +361,6 @@ def test_answers_as_servers_write_them():
     assert (called.text, called.tool_calls, called.error) == ("", ({"id": "1", "name": "f", "arguments": "{}"},), None)
     assert [read({"content": said}).kind for said in ("", " \n", None)] == ["empty"] * 3
     assert read({"content": "half"}, "content_filter").kind == "content_filter"
-
-
-def test_the_proxy_of_the_environment_is_used(monkeypatch):
-    url = httpcore.URL("http://teacher.example/v1")
-    for name in ("http_proxy", "HTTP_PROXY", "no_proxy", "NO_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    assert isinstance(teachers_openai._connecting(url)(), httpcore.AsyncHTTPConnection)
-    monkeypatch.setenv("http_proxy", "http://me:pass@proxy.example:3128")
-    assert isinstance(teachers_openai._connecting(url)(), httpcore.AsyncHTTPProxy)
-    monkeypatch.setenv("no_proxy", "teacher.example")
-    assert isinstance(teachers_openai._connecting(url)(), httpcore.AsyncHTTPConnection)
 
 
 def test_retry_after_as_seconds_and_as_a_date():

@@ -36,7 +36,7 @@ from gristmill.jobs.call_log import lines
 from gristmill.jobs.calls import Failed, Request
 from gristmill.jobs.sections_teacher import Teacher
 from gristmill.udfs.errors import EngineError, RecipeError
-from infer_rows import prompts, said
+from infer_rows import landed, prompts, said
 from tiny_model import CHATML, make
 
 torch = pytest.importorskip("torch")
@@ -64,8 +64,8 @@ def answers(settings, *requests, together=True):
     async def run():
         async with teachers.opened(settings) as send:
             if together:
-                return await asyncio.gather(*map(send, requests), return_exceptions=True)
-            return [await asyncio.wait_for(send(one), 60) for one in requests]
+                return await asyncio.gather(*(send(one, landed) for one in requests), return_exceptions=True)
+            return [await asyncio.wait_for(send(one, landed), 60) for one in requests]
 
     return asyncio.run(run())
 
@@ -105,11 +105,11 @@ def test_continuous_batching_ends_what_nobody_waits_for_and_says_when_it_is_dead
     async def run():
         async with teachers.opened(settings) as send:
             with pytest.raises(TimeoutError):
-                await asyncio.wait_for(send(ask("x", max_tokens=100_000, temperature=1.0)), 0.5)
-            assert (await asyncio.wait_for(send(ask("x", max_tokens=3)), 60)).completion_tokens == 3
+                await asyncio.wait_for(send(ask("x", max_tokens=100_000, temperature=1.0), landed), 0.5)
+            assert (await asyncio.wait_for(send(ask("x", max_tokens=3), landed), 60)).completion_tokens == 3
             monkeypatch.setattr(generation_paged, "chosen", None)
-            broken = await asyncio.gather(send(ask("x")), send(ask("y")), return_exceptions=True)
-            return [*broken, *await asyncio.gather(send(ask("z")), return_exceptions=True)]
+            broken = await asyncio.gather(send(ask("x"), landed), send(ask("y"), landed), return_exceptions=True)
+            return [*broken, *await asyncio.gather(send(ask("z"), landed), return_exceptions=True)]
 
     one, two, later = asyncio.run(run())
     assert "'NoneType' object is not callable" in str(one)
@@ -223,11 +223,11 @@ def test_what_nobody_waits_for_ends_with_the_next_token(tiny, monkeypatch):
     async def run(settings):
         async with teachers.opened(settings) as send:
             with pytest.raises(TimeoutError):
-                await asyncio.wait_for(send(ask("x", max_tokens=100_000, temperature=1.0)), 0.5)
+                await asyncio.wait_for(send(ask("x", max_tokens=100_000, temperature=1.0), landed), 0.5)
             reached = sum(steps.values())
-            assert (await asyncio.wait_for(send(ask("x", max_tokens=3)), 60)).completion_tokens == 3
+            assert (await asyncio.wait_for(send(ask("x", max_tokens=3), landed), 60)).completion_tokens == 3
             assert 0 < reached < sum(steps.values()) < reached + 60
-            task = asyncio.create_task(send(ask("y", max_tokens=100_000, temperature=1.0)))
+            task = asyncio.create_task(send(ask("y", max_tokens=100_000, temperature=1.0), landed))
             await asyncio.sleep(0.3)
         with pytest.raises(Failed, match="stopped"):
             await task

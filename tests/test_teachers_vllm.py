@@ -10,7 +10,7 @@ from gristmill.jobs import infer, recipe, teachers
 from gristmill.jobs.calls import Failed, Request
 from gristmill.jobs.sections_teacher import Teacher
 from gristmill.udfs.errors import EngineError, RecipeError
-from infer_rows import prompts, said
+from infer_rows import landed, prompts, said
 from tiny_model import CHATML
 
 
@@ -46,7 +46,7 @@ def ask(text, sample=0, **parameters):
 def answers(settings, *requests):
     async def run():
         async with teachers.opened(settings) as send:
-            return await asyncio.gather(*map(send, requests), return_exceptions=True)
+            return await asyncio.gather(*(send(one, landed) for one in requests), return_exceptions=True)
 
     return asyncio.run(run())
 
@@ -79,7 +79,7 @@ def test_what_nobody_waits_for_is_aborted(engines):
     async def run():
         async with teachers.opened(teacher()) as send:
             with pytest.raises(TimeoutError):
-                await asyncio.wait_for(send(ask("slow")), 0.05)
+                await asyncio.wait_for(send(ask("slow"), landed), 0.05)
             assert engines[0].aborted == ["0"]
 
     asyncio.run(run())
