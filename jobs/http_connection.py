@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar, cast
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 import certifi
 import httptools
@@ -21,6 +21,7 @@ from gristmill.udfs.errors import RecipeError
 
 T = TypeVar("T")
 PORTS = {"http": 80, "https": 443}
+ASIS = "%/?:@!$&'()*+,;=~[]"        # in a path and a query
 
 
 class Broken(Exception):
@@ -52,8 +53,13 @@ class Server:
 
     def __post_init__(self) -> None:
         for parts in (self._parts, self._proxy):
-            if parts and (parts.scheme not in PORTS or not parts.hostname):
-                raise RecipeError(f"{parts.scheme}://{parts.hostname or ''}: no address of a server, or of a proxy, over http or https")
+            try:
+                fine = not parts or (parts.scheme in PORTS and (parts.hostname or "").encode("idna") and parts.port != 0)
+            except ValueError:                     # a port that is none; a name that no host can have, which is a UnicodeError
+                fine = False
+            if parts and not fine:
+                place = parts.netloc.rpartition("@")[2]
+                raise RecipeError(f"{parts.scheme}://{place}: no address of a server, or of a proxy, over http or https")
 
     @cached_property
     def _parts(self) -> SplitResult:
@@ -76,8 +82,13 @@ class Server:
         return made
 
     @cached_property
+    def _host(self) -> str:
+        host = (self._parts.hostname or "").encode("idna").decode()
+        return f"[{host}]" if ":" in host else host
+
+    @cached_property
     def _place(self) -> str:
-        return self._parts.netloc.rpartition("@")[2]
+        return self._host + (f":{self._parts.port}" if self._parts.port else "")
 
     def _authorization(self) -> dict[str, str]:
         if self._proxy is None or not self._proxy.username:
@@ -87,7 +98,7 @@ class Server:
 
     def head(self, headers: Mapping[str, str]) -> bytes:
         """A POST's lines up to the number of `Content-Length`."""
-        path = f"{self._parts.path or '/'}{'?' if self._parts.query else ''}{self._parts.query}"
+        path = quote(f"{self._parts.path or '/'}{'?' if self._parts.query else ''}{self._parts.query}", safe=ASIS)
         relayed = self._proxy is not None and self._parts.scheme == "http"
         lines = {"Host": self._place, **headers, **(self._authorization() if relayed else {})}
         target = f"http://{self._place}{path}" if relayed else path
@@ -102,9 +113,9 @@ class Server:
         _, made = await loop.create_connection(Connection, hop.hostname or "", hop.port or PORTS[hop.scheme],
                                                ssl=self._tls if hop.scheme == "https" else None, **eyeballs)
         if self._proxy is not None and self._parts.scheme == "https":
-            host, port = cast(str, self._parts.hostname), self._parts.port or 443
+            place, host = f"{self._host}:{self._parts.port or PORTS['https']}", cast(str, self._parts.hostname)
             try:
-                await made.tunnel(f"{f'[{host}]' if ':' in host else host}:{port}", self._authorization(), self._tls, host)
+                await made.tunnel(place, self._authorization(), self._tls, host)
             except BaseException:
                 made.close()
                 raise

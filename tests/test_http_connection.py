@@ -415,7 +415,8 @@ def test_a_proxy_that_refuses_is_named(monkeypatch):
 
 
 def test_only_http_and_https_are_spoken(monkeypatch):
-    for url in ("ftp://teacher.example/v1", "teacher.example/v1", "http:///v1"):
+    for url in ("ftp://teacher.example/v1", "teacher.example/v1", "http:///v1", "http://teacher.example:x/v1", "http://teacher.example:99999",
+                "http://" + "a" * 64 + ".example"):
         with pytest.raises(RecipeError, match="over http or https"):
             Server(url)
     monkeypatch.setenv("all_proxy", "socks5://me:secret@127.0.0.1:1080")
@@ -427,4 +428,6 @@ def test_only_http_and_https_are_spoken(monkeypatch):
 def test_the_head_names_the_host_as_the_url_does():
     assert Server("http://[::1]:8000/v1").head({}) == b"POST /v1 HTTP/1.1\r\nHost: [::1]:8000\r\nContent-Length: "
     assert Server("https://me:key@teacher.example").head({"A": "b"}) == b"POST / HTTP/1.1\r\nHost: teacher.example\r\nA: b\r\nContent-Length: "
+    assert Server("http://教师.example/文?问=1&x=%20").head({}).startswith(
+        b"POST /%E6%96%87?%E9%97%AE=1&x=%20 HTTP/1.1\r\nHost: xn--0kqs6e.example\r\n".replace(b"xn--0kqs6e", "教师".encode("idna")))
     assert not Connection().usable
