@@ -36,6 +36,7 @@ def identity(settings: Teacher) -> dict[str, Any]:
 
 def check(settings: Teacher) -> None:
     _key(settings)
+    _server(settings)
 
 
 def _key(settings: Teacher) -> str:
@@ -50,12 +51,16 @@ def _key(settings: Teacher) -> str:
     return key
 
 
+def _server(settings: Teacher) -> http_connection.Server:
+    path = "/chat/completions" if settings.api == "chat" else "/completions"
+    return http_connection.Server((settings.base_url or "").rstrip("/") + path)
+
+
 @contextlib.asynccontextmanager
 async def opened(settings: Teacher) -> AsyncIterator[Send]:
     """Connections that are kept, as many as there are calls in flight."""
     key, idle = _key(settings), list[Connection]()
-    path = "/chat/completions" if settings.api == "chat" else "/completions"
-    server = http_connection.Server((settings.base_url or "").rstrip("/") + path)
+    server = _server(settings)
     head = server.head({"Accept": "application/json", "Accept-Encoding": "identity", "Content-Type": "application/json",
                         "User-Agent": "gristmill", **({"Authorization": f"Bearer {key}"} if key else {})})
 
