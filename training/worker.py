@@ -66,9 +66,11 @@ def trackers(named: list[str], folder: Path) -> None:
         if importlib.util.find_spec(name) is None:
             raise RecipeError(f"train.report_to: {name} is not installed where the training runs: pip install {name}")
     places = {"TENSORBOARD_LOGGING_DIR": str(folder / "tensorboard"), "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
-              "SWANLAB_LOG_DIR": str(folder / "swanlab"), "SWANLAB_MODE": "local"}             # its own default is its makers' server
+              "SWANLAB_LOG_DIR": str(folder / "swanlab"), "SWANLAB_MODE": "offline"}           # its own default is its makers' server
     for name, place in places.items() if named else ():
         os.environ.setdefault(name, place)
+    if "swanlab" in named and int(os.environ.get("RANK", 0)) == 0:
+        importlib.import_module("swanlab").init()       # transformers asks for the run there is, which from 0.8 on is an error without one
 
 
 def train(spec: dict[str, Any], folder: Path) -> str:
