@@ -30,8 +30,9 @@ def write(folder: str, name: str, metrics: Metrics, verdict: Mapping[str, Any], 
     {step, path}, finished (ISO 8601), versions, limits, engine.
     """
     first, last = (float(metrics.steps[0]), float(metrics.steps[-1])) if len(metrics.steps) else (0.0, 1.0)
-    parts = {"Loss": _loss(metrics, verdict, first, last), "Wrong batches": _batches(verdict),
-             "Loss by source": _sources(metrics, first, last), "Rewards": _rewards(metrics, verdict, first, last),
+    begin = min([first, *map(float, metrics.eval_steps[:1])])                   # the first validation is before the first step
+    parts = {"Loss": _loss(metrics, verdict, begin, last), "Wrong batches": _batches(verdict),
+             "Loss by source": _sources(metrics, begin, last), "Rewards": _rewards(metrics, verdict, first, last),
              "Forgetting": _forgetting(made.get("forgetting")),
              "Rate and gradient": _small(metrics, first, last, [("learning_rate", "Learning rate"), ("grad_norm", "Gradient norm")]),
              "Speed and memory": _small(metrics, first, last, [("tokens_per_second", "Tokens a second"), ("mfu", "MFU"),
@@ -51,8 +52,10 @@ def write(folder: str, name: str, metrics: Metrics, verdict: Mapping[str, Any], 
 def _head(name: str, metrics: Metrics, verdict: Mapping[str, Any], made: Mapping[str, Any]) -> str:
     facts, last = verdict["evidence"], metrics.last()
     meant, of = made.get("steps"), facts.get("validation")
+    logged = metrics.column("loss" if facts["subject"] == "loss" else "rewards/reward")
+    start, end = [facts.get(key, logged[at] if len(logged) else None) for key, at in (("start", 0), ("end", -1))]     # a short run has none
     terms = [("Steps", f"{facts['last_step'] or 0:,}", f"of {meant:,}" if meant else f"{len(metrics.steps):,} logged"),
-             ("Loss" if facts["subject"] == "loss" else "Reward", figure(facts.get("end")), f"from {figure(facts.get('start'))}")]
+             ("Loss" if facts["subject"] == "loss" else "Reward", figure(end), f"from {figure(start)}")]
     if of:
         terms.append(("Best validation", figure(of["best"]), f"step {of['best_step']:,}"))
     for key, term, unit in (("tokens", "Tokens", ""), ("tokens_per_second", "Tokens a second", "median"), ("mfu", "MFU", "median"),
@@ -62,7 +65,7 @@ def _head(name: str, metrics: Metrics, verdict: Mapping[str, Any], made: Mapping
             continue
         if key == "tokens":
             trained = last.get("trained_tokens", math.nan)
-            terms.append((term, short(values[-1]), f"{short(trained)} of them trained" if math.isfinite(trained) else ""))
+            terms.append((term, short(values[-1]), f"{short(trained)} of them trained" if math.isfinite(trained) and trained else ""))
         elif key == "memory_mb":
             terms.append((term, f"{values.max() / 1024:.3g} GB" if values.max() >= 1024 else f"{values.max():,.0f} MB", unit))
         else:
@@ -137,7 +140,7 @@ def _evidence(facts: Mapping[str, Any]) -> str:
         if gap.get("slope_a_step") is not None:
             rows.append(("Its slope, 1,000 steps", f"{1000 * gap['slope_a_step']:.3g} (p {gap['p']:.2g})"))
     if facts["warmup_steps"]:
-        rows.append(("Warm-up, left out", f"{facts['warmup_steps']:,} steps"))
+        rows.append(("Warm-up, left out", _some(facts["warmup_steps"], "step")))
     if facts.get("as_long_again"):
         ahead = facts["as_long_again"]
         said = "" if ahead["trusted"] else " not to be trusted:"
@@ -247,9 +250,13 @@ def _events(metrics: Metrics) -> str:
         rest = ", ".join(f"{key} {value}" for key, value in one.items() if key not in ("step", "event", "past", "rows"))
         gone = '<span class="soft">the run went back behind it</span>' if one.get("past") else ""
         step = f"{one['step']:,}"
-        lines.append(f"<tr><td>{esc(one['event'].replace('_', ' '))}</td>{cells(step)}<td>{esc(rest)}{gone}</td></tr>")
-    said = f'<p class="intro">{len(kept):,} checkpoints, the last at step {kept[-1]["step"]:,}.</p>' if kept else ""
-    return said + grid(f"<th>Event</th>{cells('step', tag='th')}<th></th>", lines)
+        lines.append(f"<tr><td>{esc(one['event'].replace('_', ' '))}</td><td>{esc(rest)}{gone}</td>{cells(step)}</tr>")
+    said = f'<p class="intro">{_some(len(kept), "checkpoint")}, the last at step {kept[-1]["step"]:,}.</p>' if kept else ""
+    return said + grid(f"<th>Event</th><th></th>{cells('step', tag='th')}", lines)
+
+
+def _some(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def _run(made: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ import math
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import small_llama
@@ -66,6 +67,9 @@ def test_a_reward_that_can_be_raised_rises(tmp_path, trained):
                      micro_batch=32)
     worth = [one["reward"] for one in train_made.losses(folder, "rewards")]
     assert sum(worth[-3:]) / 3 > sum(worth[:3]) / 3 + 0.1
+    of_prompts = np.diff([0, *train_made.losses(folder, "tokens")]) - [32 * one["length"] for one in train_made.losses(folder, "rewards")]
+    assert np.ptp(of_prompts) <= 32                                 # `Say number 7.` and `Say number 17.`, a token apart at most
+    assert of_prompts.min() > 32 * 3
 
 
 def test_a_reward_model_ranks_pairs_that_it_has_not_seen(tmp_path, trained):

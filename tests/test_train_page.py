@@ -160,11 +160,12 @@ def run(count=300, seed=0, validated=True):
                "tokens": 1000.0 * np.arange(1, count + 1), "trained_tokens": 500.0 * np.arange(1, count + 1), "seconds": 2.0 * np.arange(count),
                "tokens_per_second": 500 + rng.random(count), "mfu": np.full(count, 0.4), "memory_mb": np.full(count, 700.0),
                "rewards/margin": u, "rewards/<b>": u}
+    u = np.append(0, u)
     for name in HOSTILE[:6]:
         columns[f"sources/{name}/loss"] = loss * rng.uniform(0.8, 1.2)
         columns[f"sources/{name}/tokens"] = np.full(count, 10.0)
-    places = np.arange(10, count + 1, 10)
-    evals = {"loss": 1.2 + 1.4 * np.exp(-8 * u[places - 1]) + 0.5 * np.clip(u[places - 1] - 0.5, 0, 1), "sources/zh/loss": np.full(len(places), 2.0)}
+    places = np.arange(0, count + 1, 10)                              # the first before any step
+    evals = {"loss": 1.2 + 1.4 * np.exp(-8 * u[places]) + 0.5 * np.clip(u[places] - 0.5, 0, 1), "sources/zh/loss": np.full(len(places), 2.0)}
     events = [{"step": 100, "event": "checkpoint", "name": "checkpoint-100"}, {"step": 100, "event": "resumed", "why": HOSTILE[0]},
               {"step": 130, "event": "nan", "past": True}]
     return Metrics(np.arange(1, count + 1), columns, places if validated else np.zeros(0, np.int64), evals if validated else {}, events)
@@ -196,6 +197,18 @@ def test_the_page_is_balanced_and_nothing_in_it_acts(tmp_path):
     assert "absent" not in text
     assert page.tags.count("svg") == 1 + 7 + 2 + 2 + 3               # loss, sources, rewards, rate and gradient, speed and memory
     assert '{"rank": 16}' in text
+
+
+def test_a_short_run_shows_its_losses_and_does_not_count_what_is_not_counted(tmp_path):
+    metrics = Metrics(np.array([1, 2]), {"loss": np.array([7.25, 0.0]), "tokens": np.array([90.0, 180.0]), "trained_tokens": np.zeros(2)},
+                      events=[{"step": 2, "event": "checkpoint", "name": "checkpoint-2"}])
+    page, verdict = written(tmp_path, metrics, made={})
+    text = " ".join(page.text)
+    assert verdict["sentence"].startswith("Too short to say")
+    for said in ("from 7.25", "1 checkpoint, the last at step 2", "180"):
+        assert said in text, said
+    for not_said in ("no number", "of them trained", "1 checkpoints", "1 steps"):
+        assert not_said not in text
 
 
 def test_every_curve_stays_in_its_frame(tmp_path):

@@ -71,11 +71,14 @@ class Watch(transformers.TrainerCallback):
         taken, self.since = now - self.since, now
         self.seconds += taken
         tokens, trained = self.feed.counted(args.device)
+        writes = not hasattr(self.trainer, "measure")             # its own answers: TRL counts them, with their prompts, over the whole run
+        if writes:
+            tokens = max(0, int(logs.get("num_tokens", 0)) - self.tokens)
         self.tokens, self.trained = self.tokens + tokens, self.trained + trained
         row = {"step": state.global_step, "epoch": round(self.feed.epoch(state.global_step), 6), "loss": logs["loss"],
                "learning_rate": logs.get("learning_rate"), "grad_norm": logs.get("grad_norm"), "tokens": self.tokens,
                "trained_tokens": self.trained, "seconds": round(self.seconds, 3), "tokens_per_second": round(tokens / taken, 1),
-               "mfu": self._mfu(tokens / taken), "memory_mb": memory(args.device)}
+               "mfu": None if writes else self._mfu(tokens / taken), "memory_mb": memory(args.device)}
         row |= {"sources": found} if (found := self.sources.read()) else {}
         rewards = {ours: logs[theirs] for theirs, ours in REWARDS.items() if theirs in logs}
         row |= {"rewards": rewards} if rewards else {}
