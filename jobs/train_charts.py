@@ -106,7 +106,8 @@ def plot(shown: Plot, first: float, last: float) -> str:
             f'<title>{esc(mark.words)}</title></path>' for mark in shown.marks if mark.height is not None]
     left = "".join(f'<span class="y" style="top:{_one(scale.y(value) * 100 / SIDE)}%">{label}</span>' for value, label in scale.ticks)
     below = "".join(_below(value, (value - first) / wide) for value in _steps(first, last, 3 if shown.small else 5))
-    said = f"{shown.title}: from {_figure(lines[0][1][0], shown)} at step {lines[0][0][0]:,.0f} to {_figure(lines[0][1][-1], shown)} at {last:,.0f}"
+    at, values = lines[0]
+    said = f"{shown.title}: from {_figure(values[0], shown)} at step {at[0]:,.0f} to {_figure(values[-1], shown)} at {at[-1]:,.0f}"
     note = f"<span>{esc(shown.note)}</span>" if shown.note else ""
     title = f"<b>{esc(shown.title)}</b>" if shown.small else ""                 # a large one stands alone under its section's title
     return (f'<figure class="plot{" small" if shown.small else ""}"><figcaption>{title}{note}{_legend(shown, scale)}'

@@ -73,7 +73,7 @@ def show(console: Console, folder: str, sealed: Mapping[str, Any]) -> None:
                      "" if times is None else f"{times:.2f}", one["digest"][:12])
     console.print(made)
     model = f"; the model is that of step {result['model_step']:,}" if result["model_step"] != result["steps"] else ""
-    trained = f" ({result['trained_tokens']:,} trained)" if result["trained_tokens"] else ""            # not of answers that it wrote itself
+    trained = f" ({result['trained_tokens']:,} trained)" if result["trained_tokens"] else ""             # answers of its own are not
     console.print(f"{result['steps']:,} steps, {result['tokens']:,} tokens{trained} in "
                   f"{train_metrics.clock(result['seconds'])} on {result['device']}, {result['precision']}{model}", highlight=False)
     console.print(Text(verdict["sentence"], f"bold {COLOURS.get(verdict['verdict'], '')}"))
