@@ -117,8 +117,9 @@ def write_hh(row: dict[str, Any], kind: str, layout: str) -> tuple[dict[str, Any
             if SPEAKER.search(m["content"] or ""):
                 raise Unwritable('somebody says "\\n\\nHuman:"')
             losses += lost(m)
-            space = loads(m.get("extra")).get("", {}).get("hh", " ")
-            spoken[name].append(f"\n\n{SPEAKERS[m['role']]}:{space}{m['content'] or ''}")
+            said = m["content"] or ""
+            space = " " if said.startswith(" ") else loads(m.get("extra")).get("", {}).get("hh", " ")     # or reading would take said's own
+            spoken[name].append(f"\n\n{SPEAKERS[m['role']]}:{space}{said}")
     if shared(spoken["chosen"], spoken["rejected"]) != len(row["prompt"]):
         raise Unwritable("what is chosen and what is rejected begin alike")
     out: dict[str, Any] = {name: "".join(said) for name, said in spoken.items()}

@@ -391,6 +391,14 @@ def test_looking_at_a_row_finds_what_it_says(layout, kind):
     law()
 
 
+def test_a_text_that_begins_with_a_space_now_keeps_it_where_none_stood_behind_the_colon():
+    row = layouts.read({"chosen": "\n\nHuman:a b", "rejected": "\n\nHuman:c"}, "preference", "hh_rlhf")
+    row["chosen"][0]["content"] = " b"
+    again, losses = layouts.write(row, "preference", "hh_rlhf")
+    assert (again, losses) == ({"chosen": "\n\nHuman:  b", "rejected": "\n\nHuman:c"}, [])
+    assert layouts.read(again, "preference", "hh_rlhf")["chosen"][0]["content"] == " b"
+
+
 @pytest.mark.parametrize(("layout", "kind"), ROWS)
 def test_a_row_whose_texts_have_changed_is_written_with_the_new_ones(layout, kind):
     @BASIC
